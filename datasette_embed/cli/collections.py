@@ -1,0 +1,122 @@
+"""``collections``: list, show, delete.
+
+Layer 10: the words around ``store``.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+import click
+
+from ..database import open_database, translated, write_transaction
+from ..job_records import JobRecords
+from ..schema import has_our_tables
+from ..sources import SourceSpec
+from ..store import CollectionRecord, Store, EntryWarning
+from .output import print_json, print_table, rows_text, say
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON")
+
+
+@click.group()
+def collections() -> None:
+    """The collections of a file."""
+
+
+@collections.command("list")
+@click.argument("db", type=click.Path())
+@_json
+def list_(db: str, as_json: bool) -> None:
+    """List the collections of DB."""
+    with closing(open_database(db)) as conn, translated(db):
+        store = Store(conn)
+        described = [_described(store, record) for record in store.list_collections()]
+    if as_json:
+        print_json(described)
+    elif not described:
+        say(f"{db} has no collections. Make one: datasette embed create {db} TABLE")
+    else:
+        print_table(
+            ("name", "entries", "dimensions", "model"),
+            [(d["name"], f"{d['entries']:,}", d["dimensions"], d["model"]) for d in described],
+        )
+
+
+@collections.command()
+@click.argument("db", type=click.Path())
+@click.argument("name")
+@click.option("-n", "--number", default=20, show_default=True, help="How many warnings to name")
+@_json
+def show(db: str, name: str, number: int, as_json: bool) -> None:
+    """Show what collection NAME is made of, and which of its rows to look at."""
+    with closing(open_database(db)) as conn, translated(db):
+        store = Store(conn)
+        record = store.get_collection(name)
+        described = _described(store, record)
+        counts = store.count_warnings(record.id)
+        named = {w: store.list_warnings(record.id, w, number) for w in counts}
+        job = None
+        if has_our_tables(conn):
+            unfinished = JobRecords(conn).find_unfinished(record.id)
+            job = unfinished and {"id": unfinished.id, "status": unfinished.status.value}
+    if as_json:
+        described["unfinished_job"] = job
+        described["warnings"] = {
+            warning.value: {
+                "count": counts[warning],
+                "entries": [
+                    {"id": i, "tokens": tokens, "tokens_lost": lost} for i, tokens, lost in rows
+                ],
+            }
+            for warning, rows in named.items()
+        }
+        print_json(described)
+        return
+    for key, value in described.items():
+        click.echo(f"{key}: {'unknown' if value is None else value}")
+    if job:
+        say(f"Job {job['id']} is {job['status']}: datasette embed jobs show {db} {job['id']}")
+    for warning, rows in named.items():
+        click.echo(f"\n{rows_text(counts[warning])} {_MEANINGS[warning]}")
+        print_table(
+            ("tokens", "lost", "id"), [(f"{t:,}", f"{lost:,}", entry) for entry, t, lost in rows]
+        )
+        if counts[warning] > len(rows):
+            say(f"… and {counts[warning] - len(rows):,} more: -n {counts[warning]}")
+
+
+@collections.command()
+@click.argument("db", type=click.Path())
+@click.argument("name")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask")
+def delete(db: str, name: str, yes: bool) -> None:
+    """Delete collection NAME: its vectors and all that is kept for it, not the rows."""
+    with closing(open_database(db, writable=True)) as conn, translated(db):
+        store = Store(conn)
+        record = store.get_collection(name)
+        if not yes:
+            entries = rows_text(store.count(record.id))
+            click.confirm(f"Delete '{name}' and its {entries} of vectors?", abort=True, err=True)
+        with write_transaction(conn):
+            deleted = store.delete_collection(store.get_collection(name))
+    say(f"Deleted '{name}': {rows_text(deleted)}")
+
+
+_MEANINGS = {
+    EntryWarning.TRUNCATED: "longer than the model reads: only their beginning counts",
+    EntryWarning.UNREADABLE: "mostly unknown to the model: a multilingual one would read them",
+}
+
+
+def _described(store: Store, record: CollectionRecord) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "entries": store.count(record.id),
+        "dimensions": record.dimensions,
+        "model": record.model_id,
+        "source": str(SourceSpec.from_json(record.source)) if record.source else None,
+        "stores_text": record.store,
+        "created_at": record.created_at,
+    }

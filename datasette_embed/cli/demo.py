@@ -1,0 +1,131 @@
+"""``demo``: a searchable database made of what every Python has, opened in Datasette.
+
+Layer 10. The rows come from ``stdlib_rows``; they are embedded by the same code as a
+user's table.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import tempfile
+import threading
+import time
+import webbrowser
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlencode
+
+import click
+
+from .. import compat
+from ..database import open_database, translated, write_transaction
+from ..errors import SourceError
+from ..schema import columns_of, has_table
+from ..sources import SourceSpec
+from ..stdlib_rows import StdlibRow, iter_stdlib_rows
+from .create import embed_table
+from .output import rows_text, say
+
+TABLE = "functions"
+TEMPLATE = "{{ id }} {{ doc }}"
+QUERY_NAME = "search"
+SQL = """with input as (
+  select llm_embed('minilm', :input) as e
+)
+select
+  round(llm_embed_cosine(embedding, input.e), 3) as score,
+  functions.id, signature, summary
+from embeddings join functions on functions.id = embeddings.id, input
+where collection_id = (select id from collections where name = 'functions')
+order by score desc
+limit 20"""
+INPUT = "remove a folder and everything in it"
+
+
+@click.command()
+@click.argument("db", type=click.Path(), default="demo.db")
+@click.option("-p", "--port", type=int, help="Port of the server (default: the first free one)")
+@click.option("-o", "--open", "open_page", is_flag=True, help="Open the page in a browser")
+@click.option("--no-serve", is_flag=True, help="Make the file and stop")
+def demo(db: str, port: int | None, open_page: bool, no_serve: bool) -> None:
+    """Make a database of Python's own functions, and search it by meaning in Datasette.
+
+    It takes about a minute, and no network. Interrupted, it goes on where it was.
+    """
+    _write_rows(db)
+    embed_table(db, TABLE, SourceSpec(table=TABLE, template=TEMPLATE))
+    if no_serve:
+        return
+    port = port or _free_port()
+    url = f"http://127.0.0.1:{port}/{Path(db).stem}/{QUERY_NAME}?" + urlencode({"input": INPUT})
+    say(f"\nSearch it at {url}\n")
+    if open_page:
+        threading.Thread(target=_open_when_up, args=(url, port), daemon=True).start()
+    with _queries_file(Path(db).stem) as queries:
+        # Datasette's own command, so that every option and message is what a user knows.
+        from datasette.cli import cli
+
+        options = ["--port", str(port), compat.queries_option(), queries]
+        cli.main(args=["serve", db, *options], standalone_mode=False)
+
+
+def _write_rows(db: str) -> None:
+    """Create and fill the table, unless that was done before.
+
+    Raises:
+        SourceError: the file exists and is something else than this demo.
+    """
+    is_new = not Path(db).exists()
+    with closing(open_database(db, writable=True, create=True)) as conn, translated(db):
+        if has_table(conn, TABLE) and set(StdlibRow._fields) <= columns_of(conn, TABLE):
+            return
+        if not is_new:
+            raise SourceError(db, "exists and is not the demo: name another file")
+        say("Reading the functions and classes of Python's standard library …")
+        rows = list(iter_stdlib_rows())
+        if not rows:
+            raise SourceError(db, "this Python comes without the sources of its library")
+        columns = ", ".join(
+            f"{name} text primary key" if name == "id" else f"{name} text"
+            for name in StdlibRow._fields
+        )
+        marks = ", ".join("?" * len(StdlibRow._fields))
+        with write_transaction(conn):
+            conn.execute(f"create table {TABLE} ({columns})")
+            conn.executemany(f"insert into {TABLE} values ({marks})", rows)
+        say(f"Wrote {rows_text(len(rows))} to {db}")
+
+
+@contextmanager
+def _queries_file(database: str) -> Iterator[str]:
+    """Yield the path of a file that gives Datasette the search as a query with a name."""
+    query = {
+        "title": "Search Python's standard library by meaning",
+        "description": "Say what you are looking for in your own words.",
+        "sql": SQL,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "queries.json"
+        path.write_text(
+            json.dumps({"databases": {database: {"queries": {QUERY_NAME: query}}}}), "utf-8"
+        )
+        yield str(path)
+
+
+def _free_port(first: int = 8001, last: int = 8099) -> int:
+    for port in range(first, last + 1):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise click.ClickException(f"No free port from {first} to {last}: name one with --port")
+
+
+def _open_when_up(url: str, port: int) -> None:
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                webbrowser.open(url)
+                return
+        time.sleep(0.1)

@@ -1,0 +1,253 @@
+"""Every exception of this package.
+
+Layer 0: imports nothing of ours. An error carries the data it is about and a
+message of one line that says what was wrong, what was expected and what to do.
+No message holds a secret or the content of a row. Nothing but exception classes
+belongs here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = [
+    "BudgetExceededError",
+    "BusyError",
+    "CollectionNotFoundError",
+    "ConfigError",
+    "DimensionMismatchError",
+    "EmbedError",
+    "EmbedTimeoutError",
+    "EntryNotFoundError",
+    "InvalidVectorError",
+    "JobStateError",
+    "MissingDependencyError",
+    "MissingKeyError",
+    "ModelMismatchError",
+    "ModelNotAllowedError",
+    "ModelRegistrationError",
+    "NotFoundError",
+    "ProviderError",
+    "SourceError",
+    "UnknownModelError",
+    "UnreadableTextError",
+]
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return the names joined for a message, or ``none`` when there are none."""
+    return ", ".join(names) or "none"
+
+
+class EmbedError(Exception):
+    """The root of every error this package raises on purpose."""
+
+    def __str__(self) -> str:
+        # KeyError.__str__ would put quotes around the message of UnknownModelError.
+        return str(self.args[0]) if self.args else ""
+
+
+class ConfigError(EmbedError, ValueError):
+    """A setting that cannot be used.
+
+    Attributes:
+        key: the setting as it was written.
+        reason: what is wrong with it and what is allowed.
+    """
+
+    def __init__(self, key: str, reason: str) -> None:
+        self.key = key
+        self.reason = reason
+        super().__init__(f"{key}: {reason}")
+
+
+class UnknownModelError(EmbedError, KeyError):
+    """No model is registered under this name (a KeyError, as in LLM).
+
+    Attributes:
+        model_id: the name that was asked for.
+        known: the names that are registered.
+    """
+
+    def __init__(self, model_id: str, known: Iterable[str] = ()) -> None:
+        self.model_id = model_id
+        self.known = list(known)
+        super().__init__(f"Unknown model: {model_id}. Known models: {_listed(self.known)}")
+
+
+class ModelRegistrationError(EmbedError, TypeError):
+    """A plugin or a config entry tried to register something that is no embedding model."""
+
+
+class NotFoundError(EmbedError, LookupError):
+    """A collection or an entry that was named does not exist."""
+
+
+class CollectionNotFoundError(NotFoundError):
+    """No collection has this name; ``known`` lists those of the file."""
+
+    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+        self.name = name
+        self.known = list(known)
+        super().__init__(
+            f"Collection '{name}' does not exist. Collections in this file: {_listed(self.known)}"
+        )
+
+
+class EntryNotFoundError(NotFoundError):
+    """The collection has no entry with this id."""
+
+    def __init__(self, collection: str, entry_id: str) -> None:
+        self.collection = collection
+        self.entry_id = entry_id
+        super().__init__(f"Collection '{collection}' has no entry with the id '{entry_id}'")
+
+
+class SourceError(EmbedError, ValueError):
+    """A file, table, column, query or template that cannot be used.
+
+    Attributes:
+        source: what was named (a path, a table, a column).
+        reason: one sentence saying what is wrong and what to do.
+    """
+
+    def __init__(self, source: str, reason: str) -> None:
+        self.source = source
+        self.reason = reason
+        super().__init__(f"{source}: {reason}")
+
+
+class InvalidVectorError(EmbedError, ValueError):
+    """Bytes or numbers that are no usable vector; ``reason`` says why."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class DimensionMismatchError(EmbedError, ValueError):
+    """Two vectors, or a vector and its collection, differ in dimensions."""
+
+    def __init__(self, expected: int, actual: int) -> None:
+        self.expected = expected
+        self.actual = actual
+        super().__init__(
+            f"vectors of {expected} and {actual} dimensions: made by different models? "
+            "filter by collection_id"
+        )
+
+
+class ModelMismatchError(EmbedError, ValueError):
+    """A collection belongs to another model than the one named."""
+
+    def __init__(self, collection: str, expected: str, actual: str) -> None:
+        self.collection = collection
+        self.expected = expected
+        self.actual = actual
+        super().__init__(
+            f"Collection '{collection}' was made with {expected}, not {actual}: vectors of two "
+            "models cannot be compared. Use its own model, or make another collection"
+        )
+
+
+class ModelNotAllowedError(EmbedError, PermissionError):
+    """The model exists, but not for whoever is asking."""
+
+    def __init__(self, model_id: str) -> None:
+        self.model_id = model_id
+        super().__init__(f"You may not use the model {model_id} here")
+
+
+class MissingKeyError(EmbedError):
+    """The model needs an API key and none was found."""
+
+    def __init__(self, model_id: str, env_var: str | None = None) -> None:
+        self.model_id = model_id
+        self.env_var = env_var
+        where = f"set the environment variable {env_var}" if env_var else "set one in plugin config"
+        super().__init__(f"The model {model_id} needs an API key: {where}")
+
+
+class MissingDependencyError(EmbedError, ImportError):
+    """An optional package is absent; the message ends with the command that installs it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        self.package = package
+        self.extra = extra
+        super().__init__(
+            f"{package} is not installed. Run: pip install 'datasette-embed[{extra}]'"
+            if extra
+            else f"{package} is not installed. Run: pip install {package}"
+        )
+
+
+class ProviderError(EmbedError):
+    """A model failed to embed; the original exception is the ``__cause__``.
+
+    Attributes:
+        model_id: the model that failed.
+        retryable: whether the same call may succeed later.
+        retry_after_seconds: how long the provider asked to wait, if it did.
+    """
+
+    def __init__(
+        self,
+        model_id: str,
+        reason: str,
+        *,
+        retryable: bool = False,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        self.model_id = model_id
+        self.reason = reason
+        self.retryable = retryable
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(f"{model_id}: {reason}")
+
+
+class EmbedTimeoutError(ProviderError):
+    """The model did not answer within the time one embed may take."""
+
+    def __init__(self, model_id: str, timeout_seconds: float) -> None:
+        self.timeout_seconds = timeout_seconds
+        super().__init__(
+            model_id,
+            f"no answer within {timeout_seconds:g} seconds, retry in a moment",
+            retryable=True,
+        )
+
+
+class BusyError(ProviderError):
+    """Too many texts are being embedded at this moment."""
+
+    def __init__(self, model_id: str) -> None:
+        super().__init__(model_id, "embedding model is busy, retry in a moment", retryable=True)
+
+
+class UnreadableTextError(ProviderError):
+    """The model cannot read this text: too long, or in no script it knows."""
+
+
+class BudgetExceededError(EmbedError):
+    """A visitor asked for more than the limit allows."""
+
+    def __init__(self, what: str, limit: int, used: int) -> None:
+        self.limit = limit
+        self.used = used
+        super().__init__(f"{what}: {used} is over the limit of {limit}")
+
+
+class JobStateError(EmbedError):
+    """A job cannot do this in the state it is in.
+
+    Attributes:
+        job_id: the job.
+        status: the state it is in.
+        allowed: the states in which this would have worked.
+    """
+
+    def __init__(self, job_id: int, status: str, reason: str, allowed: Iterable[str] = ()) -> None:
+        self.job_id = job_id
+        self.status = status
+        self.allowed = list(allowed)
+        super().__init__(f"Job {job_id} is {status}: {reason}")

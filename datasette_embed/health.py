@@ -1,0 +1,124 @@
+"""What is wrong in a file: vectors that cannot be used, models that are missing, orphans.
+
+Layer 8: imports ``store``, ``schema``, ``registry`` and ``vectors``. Reads only; nothing is
+mended here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import schema, vectors
+from .database import sqlite3
+from .errors import SourceError
+from .registry import Registry
+from .sources import Source, SourceSpec
+from .store import CollectionRecord, Store
+
+#: Entries named for each kind of problem.
+EXAMPLES = 5
+
+
+@dataclass
+class Problem:
+    """One kind of problem: where, what, how many, which, and what to do.
+
+    Attributes:
+        collection: its name, or None for the file as a whole.
+        entries: how many entries have it; None when it is not about entries.
+        examples: ids of the first few.
+    """
+
+    collection: str | None
+    message: str
+    entries: int | None = None
+    examples: list[str] = field(default_factory=list)
+
+
+def find_problems(
+    conn: sqlite3.Connection, path: str, registry: Registry, source_conn: sqlite3.Connection
+) -> Iterator[Problem]:
+    """Yield the problems of every collection, then those of the file.
+
+    Args:
+        conn: the file.
+        path: named in messages.
+        registry: the models there are.
+        source_conn: a second connection to the same file, to try the sources on.
+    """
+    store = Store(conn)
+    for record in store.list_collections():
+        yield from _vector_problems(store, record)
+        if registry.find(record.model_id) is None:
+            yield Problem(
+                record.name,
+                f"its model {record.model_id} is not registered here: words cannot be searched, "
+                "only similar entries",
+            )
+        if record.source:
+            try:
+                spec = SourceSpec.from_json(record.source)
+                if not spec.is_elsewhere:
+                    Source(source_conn, spec, path)
+            except SourceError as error:
+                yield Problem(record.name, f"its rows cannot be read: {error}")
+    yield from _file_problems(conn)
+
+
+def _vector_problems(store: Store, record: CollectionRecord) -> Iterator[Problem]:
+    counts: Counter[str] = Counter()
+    examples: dict[str, list[str]] = {}
+    for window in store.iter_embeddings(record.id):
+        for entry_id, stored in window:
+            if fault := fault_of(stored, record.dimensions):
+                counts[fault] += 1
+                if counts[fault] <= EXAMPLES:
+                    examples.setdefault(fault, []).append(str(entry_id))
+    for fault, count in counts.most_common():
+        yield Problem(record.name, fault, count, examples[fault])
+
+
+def fault_of(stored: Any, dimensions: int | None) -> str | None:
+    """Say what is wrong with a stored vector, or None."""
+    if stored is None:
+        return "no vector (NULL)"
+    if not isinstance(stored, bytes):
+        return f"not a vector but {type(stored).__name__} in place of a BLOB"
+    if not stored or len(stored) % vectors.ITEM_SIZE:
+        return "length is no multiple of 4 bytes"
+    if dimensions is not None and len(stored) != vectors.ITEM_SIZE * dimensions:
+        return f"another length than the collection's {dimensions} dimensions"
+    if not vectors.blob_is_usable(stored):
+        return "zero, or NaN or infinity in it"
+    return None
+
+
+def _file_problems(conn: sqlite3.Connection) -> Iterator[Problem]:
+    if not schema.has_collections(conn):
+        return
+    orphans = conn.execute(
+        "select count(*) from embeddings where collection_id is null"
+        " or collection_id not in (select id from collections)"
+    ).fetchone()[0]
+    if orphans:
+        yield Problem(None, "vectors of a collection that does not exist", orphans)
+    if not schema.has_our_tables(conn):
+        present = set(schema.TRIGGERS) - set(schema.missing_triggers(conn))
+        if present:
+            drops = "; ".join(f"drop trigger {name}" for name in sorted(present))
+            yield Problem(None, f"our tables are gone but not their triggers. Run: {drops}")
+        return
+    if missing := schema.missing_triggers(conn):
+        yield Problem(
+            None,
+            f"triggers are missing ({', '.join(missing)}): the next create or sync restores them",
+        )
+    stale = conn.execute(
+        "select count(*) from _embed_collections as ours left join collections as c"
+        " on c.id = ours.collection_id and c.name = ours.name where c.id is null"
+    ).fetchone()[0]
+    if stale:
+        yield Problem(None, f"settings of {stale} collection(s) that no longer exist")

@@ -1,0 +1,211 @@
+"""EmbeddingModel: the contract between a model and everything that embeds.
+
+Layer 2: imports ``errors`` and ``vectors``. A provider subclasses ``EmbeddingModel``
+and writes ``embed_batch``; the rest of the package calls ``embed_checked``, which
+refuses at the door what a model must never hand over. No concrete model belongs here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from .errors import InvalidVectorError, ProviderError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Item = str | bytes
+
+
+class Kind(StrEnum):
+    """Which side of a search a text is on. Some models embed the two differently."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a model returns for one batch.
+
+    Attributes:
+        vectors: float32, shape ``(n, dimensions)``, one row per item in the items' order.
+        tokens: tokens the model read (billed, for a paid one); None when it does not say.
+    """
+
+    vectors: np.ndarray
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How much of one text a model can read.
+
+    Attributes:
+        tokens: length of the whole text in the model's tokens, its special ones included.
+        unknown_tokens: how many of them the model has no meaning for.
+    """
+
+    tokens: int
+    unknown_tokens: int = 0
+
+
+class EmbeddingModel(ABC):
+    """One embedding model: text or bytes in, vectors out.
+
+    The attributes are LLM's, plus what a search engine must know. An instance is made
+    once per process and used by several threads at once, so it keeps no state of a call.
+
+    Attributes:
+        model_id: unique name.
+        dimensions: length of its vectors; None until known.
+        batch_size: most items per ``embed_batch`` call; None for no limit.
+        max_tokens: longest text it reads; the rest of a longer one is cut. None: no limit.
+        metric: how its vectors are compared, ``cosine`` or ``dot``.
+        needs_key: name of the API key it needs, or None.
+        price_per_million_tokens: US dollars; None when it costs nothing or is not known.
+        revision: version of the weights, part of the fingerprint.
+        is_local: whether it runs on this machine, so that timing a sample is free.
+        counts_exactly: whether ``count_tokens`` uses the model's own tokenizer.
+    """
+
+    model_id: str
+    dimensions: int | None = None
+    batch_size: int | None = None
+    max_tokens: int | None = None
+    metric: str = "cosine"
+    supports_text: bool = True
+    supports_binary: bool = False
+    needs_key: str | None = None
+    key_env_var: str | None = None
+    price_per_million_tokens: float | None = None
+    revision: str | None = None
+    is_local: bool = False
+    counts_exactly: bool = False
+    #: Batch size of ``embed_multi`` when neither the caller nor the model names one.
+    default_batch_size: ClassVar[int] = 100
+
+    @abstractmethod
+    def embed_batch(
+        self, items: list[Item], *, kind: Kind = Kind.DOCUMENT, key: str | None = None
+    ) -> Batch | Iterable[Sequence[float]]:
+        """Return one vector per item, in order. ``items`` is never empty."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Name this model's vector space: the same fingerprint, the same vectors."""
+        return f"{self.model_id}@{self.revision}" if self.revision else self.model_id
+
+    def warm(self) -> None:  # noqa: B027
+        """Load whatever the first call would have to load; a model that loads nothing need not."""
+
+    def count_tokens(self, text: str) -> int:
+        """Return the length of the text in tokens.
+
+        This default is an estimate, four UTF-8 bytes a token; a model that has its own
+        tokenizer overrides it and sets ``counts_exactly``.
+        """
+        return max(1, len(text.encode("utf-8", "replace")) // 4)
+
+    def read(self, texts: Sequence[str]) -> list[Reading]:
+        """Return how long each text is, and how much of it is unknown to the model."""
+        return [Reading(self.count_tokens(text)) for text in texts]
+
+    def embed(
+        self, item: Item, *, kind: Kind | str = Kind.DOCUMENT, key: str | None = None
+    ) -> list[float]:
+        """Return the vector of one item as ``dimensions`` Python floats."""
+        vectors = self.embed_checked([item], kind=kind, key=key).vectors
+        return [float(number) for number in vectors[0]]
+
+    def embed_multi(
+        self,
+        items: Iterable[Item],
+        batch_size: int | None = None,
+        *,
+        kind: Kind | str = Kind.DOCUMENT,
+        key: str | None = None,
+    ) -> Iterator[list[float]]:
+        """Yield a vector per item, calling the model once per ``batch_size`` items.
+
+        Raises:
+            ValueError: ``batch_size`` is below 1.
+        """
+        size = batch_size if batch_size is not None else self.batch_size or self.default_batch_size
+        if size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {size}")
+        if self.batch_size is not None:
+            size = min(size, self.batch_size)
+        remaining = iter(items)
+        while batch := list(islice(remaining, size)):
+            for vector in self.embed_checked(batch, kind=kind, key=key).vectors:
+                yield [float(number) for number in vector]
+
+    def embed_checked(
+        self, items: list[Item], *, kind: Kind | str = Kind.DOCUMENT, key: str | None = None
+    ) -> Batch:
+        """Call ``embed_batch`` and check what came back; every caller goes through here.
+
+        Returns:
+            A Batch whose vectors are finite float32, one per item, all of ``dimensions``.
+
+        Raises:
+            ValueError: bytes for a model of texts, or text for a model of bytes.
+            ProviderError: the model failed, or returned another number of vectors than items.
+            InvalidVectorError: NaN, infinity or another length than ``dimensions``.
+        """
+        from . import vectors as arithmetic
+
+        self.check_items(items)
+        answer = call_embed_batch(self, items, Kind(kind), key)
+        tokens = answer.tokens if isinstance(answer, Batch) else None
+        rows = answer.vectors if isinstance(answer, Batch) else list(answer)
+        if len(rows) != len(items):
+            raise ProviderError(
+                self.model_id, f"returned {len(rows)} vectors for {len(items)} items"
+            )
+        try:
+            checked = arithmetic.as_vectors(rows, dimensions=self.dimensions)
+        except InvalidVectorError as error:
+            raise InvalidVectorError(f"{self.model_id}: {error.reason}") from error
+        return Batch(checked, tokens)
+
+    def check_items(self, items: Iterable[Item]) -> None:
+        """Refuse items of a type the model does not take (the messages are LLM's).
+
+        Raises:
+            ValueError: on the first such item.
+        """
+        for item in items:
+            if isinstance(item, str):
+                if not self.supports_text:
+                    raise ValueError("This model does not support text strings, only binary data")
+            elif isinstance(item, bytes):
+                if not self.supports_binary:
+                    raise ValueError("This model does not support binary data, only text strings")
+            else:
+                raise ValueError(f"An item must be str or bytes, not {type(item).__name__}")
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}: {self.model_id}"
+
+
+def call_embed_batch(
+    model: Any, items: list[Item], kind: Kind, key: str | None
+) -> Batch | Iterable[Sequence[float]]:
+    """Call a model's ``embed_batch`` with as many of ``kind`` and ``key`` as it takes.
+
+    Classes written for LLM take ``(items)`` or ``(items, *, key=None)``.
+    """
+    parameters = inspect.signature(model.embed_batch).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    options: dict[str, Any] = {"kind": kind, "key": key}
+    accepted = {name: options[name] for name in options if takes_any or name in parameters}
+    answer: Batch | Iterable[Sequence[float]] = model.embed_batch(items, **accepted)
+    return answer

@@ -1,0 +1,150 @@
+"""What a run would do, and what it would cost, before it starts.
+
+Layer 8: imports ``database``, ``models``, ``sources``, ``store`` and ``errors``. Reads only;
+the run itself is ``jobs``.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+
+from .models import EmbeddingModel, Kind
+from .sources import Source
+from .store import CollectionRecord, Store, content_hash
+
+#: Texts whose tokens are counted, from which the rest is extrapolated.
+TOKEN_SAMPLE = 200
+#: Texts that are embedded to time a local model, and the fewest rows worth timing.
+TIMED_SAMPLE = 12
+TIMED_FROM = 100
+#: Rows compared with each other to count distinct texts, about 100 bytes of memory each;
+#: those beyond are taken as distinct.
+DIGEST_LIMIT = 1_000_000
+
+
+@dataclass
+class Plan:
+    """What a run over a source would do. Counts are rows unless said otherwise.
+
+    Attributes:
+        rows: rows of the source.
+        missing: rows to embed, because they are new or their text changed.
+        contents: distinct texts among them: the items that reach the model, at most.
+        unchanged: rows that are up to date.
+        to_store: up-to-date rows whose text is to be stored in addition.
+        blank: rows without text.
+        unusable: rows that hold something else than text.
+        example_problem: what is wrong with the first of those.
+        removable: entries whose row is gone or has become blank.
+        tokens: tokens the model will read; an estimate when ``is_sampled``.
+        too_long: rows longer than the model reads; an estimate when ``is_sampled``.
+        cost_usd: None when the model has no price.
+        duration_seconds: None when it was not timed.
+        disk_bytes: what the new vectors take, about.
+    """
+
+    rows: int = 0
+    missing: int = 0
+    contents: int = 0
+    unchanged: int = 0
+    to_store: int = 0
+    blank: int = 0
+    unusable: int = 0
+    example_problem: str | None = None
+    removable: int = 0
+    tokens: int = 0
+    too_long: int = 0
+    is_sampled: bool = False
+    cost_usd: float | None = None
+    duration_seconds: float | None = None
+    disk_bytes: int = 0
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether there is nothing to embed, store or record."""
+        return not (self.missing or self.to_store or self.unusable)
+
+
+def make_plan(
+    source: Source,
+    model: EmbeddingModel,
+    store: Store | None,
+    collection: CollectionRecord | None,
+    *,
+    store_content: bool = False,
+) -> Plan:
+    """Read the whole source, compare it with what is stored, and estimate the work.
+
+    Args:
+        store: where the collection is; None for a file still to be made.
+        collection: the collection it would go to; None for one still to be made.
+        store_content: whether the content is to be stored with the vectors.
+    """
+    plan = Plan()
+    current: set[bytes] = set()
+    sample: list[str] = []
+    chooser = random.Random(0)
+    kept = 0
+    is_stale = collection is not None and collection.fingerprint not in (None, model.fingerprint)
+    for window in source.iter_windows():
+        ids = [row.entry_id for row in window if row.entry_id is not None]
+        states = store.find_states(collection.id, ids) if store and collection else {}
+        for row in window:
+            plan.rows += 1
+            if row.problem:
+                plan.unusable += 1
+                plan.example_problem = plan.example_problem or row.problem
+                kept += row.entry_id in states
+                continue
+            if row.is_blank:
+                plan.blank += 1
+                continue
+            state = states.get(row.entry_id or "")
+            kept += state is not None
+            digest = content_hash(row.content)
+            if state and state.content_hash == digest and not is_stale:
+                plan.unchanged += 1
+                plan.to_store += store_content and not state.has_content
+                continue
+            plan.missing += 1
+            if plan.missing <= DIGEST_LIMIT:
+                current.add(digest)
+            _add_to_sample(sample, row.content, plan.missing, chooser)
+    plan.contents = min(plan.missing, len(current) + max(0, plan.missing - DIGEST_LIMIT))
+    plan.removable = store.count(collection.id) - kept if store and collection else 0
+    _estimate(plan, sample, model)
+    return plan
+
+
+def _add_to_sample(sample: list[str], content: str, seen: int, chooser: random.Random) -> None:
+    """Keep a uniform sample of a stream (reservoir sampling, Vitter 1985, algorithm R)."""
+    if len(sample) < TOKEN_SAMPLE:
+        sample.append(content)
+    elif (place := chooser.randrange(seen)) < TOKEN_SAMPLE:
+        sample[place] = content
+
+
+def _estimate(plan: Plan, sample: list[str], model: EmbeddingModel) -> None:
+    if not sample:
+        return
+    readings = model.read(sample)
+    share = plan.missing / len(sample)
+    plan.is_sampled = plan.missing > len(sample) or not model.counts_exactly
+    limit = model.max_tokens
+    plan.tokens = round(
+        share * sum(min(reading.tokens, limit or reading.tokens) for reading in readings)
+    )
+    plan.too_long = round(share * sum(r.tokens > limit for r in readings)) if limit else 0
+    if model.price_per_million_tokens is not None:
+        plan.cost_usd = plan.tokens * model.price_per_million_tokens / 1e6
+    if model.dimensions:
+        # The vector, and about 200 bytes of hash, id and index entries.
+        plan.disk_bytes = plan.missing * (model.dimensions * 4 + 200)
+    if model.is_local and plan.missing >= TIMED_FROM:
+        timed = sample[:TIMED_SAMPLE]
+        model.warm()
+        started = time.perf_counter()
+        model.embed_checked(list(timed), kind=Kind.DOCUMENT)
+        plan.duration_seconds = (time.perf_counter() - started) / len(timed) * plan.contents

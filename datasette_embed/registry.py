@@ -1,0 +1,332 @@
+"""Registry: names of models -> the models themselves, resolved once.
+
+Layer 4: imports providers, models, settings and errors. Below this module models are
+passed as objects. Mistakes of a plugin's author are refused at registration, before
+anything is stored. Building a registry loads no weights and no heavy package.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import logging
+import threading
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    ConfigError,
+    EmbedError,
+    MissingDependencyError,
+    ModelRegistrationError,
+    UnknownModelError,
+)
+from .hookspecs import add_hookspecs
+from .models import EmbeddingModel, Kind
+from .models_file import read_model_entries
+from .providers.adapted import AdaptedModel
+from .settings import MODELS_FILE_NAME, PLUGIN_NAME, ModelEntry, Settings, parse_settings
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A model and its other names."""
+
+    model: EmbeddingModel
+    aliases: tuple[str, ...]
+
+
+class Registry:
+    """The models that may be called, by id and by alias.
+
+    Attributes:
+        unavailable: name of a model, plugin or file -> why it cannot be used. A model in
+            here may be registered too: it is then named, and refuses with that reason.
+    """
+
+    def __init__(self) -> None:
+        self.unavailable: dict[str, str] = {}
+        self._models: dict[str, RegisteredModel] = {}
+        self._names: dict[str, EmbeddingModel] = {}
+
+    def register(self, model: Any, aliases: Iterable[str] | None = ()) -> None:
+        """Add a model under its id and its aliases.
+
+        Args:
+            model: an ``EmbeddingModel``, or an object or class written for LLM.
+            aliases: other names for it, matched exactly.
+
+        Raises:
+            ModelRegistrationError: it is no embedding model, or one of its names is taken.
+                Nothing is registered then.
+        """
+        model = check_model(model)
+        other_names = _check_aliases(model, aliases)
+        for name in (model.model_id, *other_names):
+            holder = self._names.get(name)
+            if holder is not None:
+                raise ModelRegistrationError(
+                    f"{_described(model)}: the name '{name}' already belongs to "
+                    f"{_described(holder)} ({holder.model_id})"
+                )
+        self._models[model.model_id] = RegisteredModel(model, other_names)
+        for name in (model.model_id, *other_names):
+            self._names[name] = model
+
+    def find(self, name: str) -> EmbeddingModel | None:
+        """Return the model of this id or alias, or None."""
+        return self._names.get(name)
+
+    def get(self, name: str) -> EmbeddingModel:
+        """Return the model of this id or alias, matched exactly.
+
+        Raises:
+            UnknownModelError: there is none; it lists the known ids and aliases.
+        """
+        model = self._names.get(name)
+        if model is None:
+            raise UnknownModelError(name, self.known_names())
+        return model
+
+    def list_models(self) -> list[RegisteredModel]:
+        """Return every registered model, sorted by id."""
+        return [self._models[model_id] for model_id in sorted(self._models)]
+
+    def known_names(self) -> list[str]:
+        """Return every id with its aliases in brackets, sorted, for messages."""
+        return [
+            f"{entry.model.model_id} ({', '.join(entry.aliases)})"
+            if entry.aliases
+            else entry.model.model_id
+            for entry in self.list_models()
+        ]
+
+
+def check_model(model: Any) -> EmbeddingModel:
+    """Return the object as an EmbeddingModel, wrapped if it was written for LLM.
+
+    Raises:
+        ModelRegistrationError: it names the class, what is wrong and what was expected.
+    """
+    if isinstance(model, type):
+        try:
+            model = model()
+        except Exception as error:
+            raise ModelRegistrationError(
+                f"{_class_name(model)} cannot be made without arguments ({error}): "
+                "register an instance"
+            ) from error
+    model_id = getattr(model, "model_id", None)
+    if not isinstance(model_id, str) or not model_id.strip():
+        raise ModelRegistrationError(
+            f"{_described(model)}: model_id must be text that is not blank, not {model_id!r}"
+        )
+    if not callable(getattr(model, "embed_batch", None)):
+        raise ModelRegistrationError(
+            f"{_described(model)} ({model_id}) has no method embed_batch(items)"
+        )
+    _check_signature(model)
+    checked = model if isinstance(model, EmbeddingModel) else AdaptedModel(model)
+    _check_attributes(checked)
+    return checked
+
+
+def _check_signature(model: Any) -> None:
+    """Refuse an ``embed_batch`` that cannot be called as it will be."""
+    try:
+        signature = inspect.signature(model.embed_batch)
+    except (TypeError, ValueError):
+        return  # written in C, without a signature to look at
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    options = {"kind": Kind.DOCUMENT, "key": None}
+    accepted = {
+        name: value for name, value in options.items() if takes_any or name in signature.parameters
+    }
+    try:
+        signature.bind([], **accepted)
+    except TypeError as error:
+        raise ModelRegistrationError(
+            f"{_described(model)}: embed_batch{signature} cannot be called as "
+            f"embed_batch(items, *, kind, key): {error}"
+        ) from error
+
+
+def _check_attributes(model: EmbeddingModel) -> None:
+    """Refuse attributes that would fail later and far away."""
+    for name in ("dimensions", "batch_size", "max_tokens"):
+        value = getattr(model, name)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ModelRegistrationError(
+                f"{_described(model)}: {name} must be a whole number of 1 or more, "
+                f"or None, not {value!r}"
+            )
+    if model.metric not in ("cosine", "dot"):
+        raise ModelRegistrationError(
+            f"{_described(model)}: metric must be cosine or dot, not {model.metric!r}"
+        )
+    if not model.supports_text and not model.supports_binary:
+        raise ModelRegistrationError(
+            f"{_described(model)}: supports_text and supports_binary are both false"
+        )
+
+
+def _check_aliases(model: EmbeddingModel, aliases: Any) -> tuple[str, ...]:
+    """Return the aliases as a tuple without repeats and without the id itself."""
+    if isinstance(aliases, str):
+        raise ModelRegistrationError(
+            f"{_described(model)}: aliases must be a list of names, not the text {aliases!r}"
+        )
+    names = list(aliases or ())
+    for alias in names:
+        if not isinstance(alias, str) or not alias.strip():
+            raise ModelRegistrationError(
+                f"{_described(model)}: an alias must be text that is not blank, not {alias!r}"
+            )
+    return tuple(name for name in dict.fromkeys(names) if name != model.model_id)
+
+
+def _described(model: Any) -> str:
+    return _class_name(type(model.wrapped if isinstance(model, AdaptedModel) else model))
+
+
+def _class_name(of: type) -> str:
+    return f"{of.__module__}.{of.__qualname__}"
+
+
+def build_registry(settings: Settings) -> Registry:
+    """Return a registry of the bundled model, plugins' models and registered ones.
+
+    A source that fails is logged and listed in ``unavailable``; the others work.
+    """
+    registry = Registry()
+    _add_bundled(registry)
+    _add_from_plugins(registry)
+    try:
+        user_entries = read_model_entries()
+    except EmbedError as error:
+        logger.warning("the models file cannot be used: %s", error)
+        registry.unavailable[MODELS_FILE_NAME] = str(error)
+        user_entries = ()
+    for entry in (*user_entries, *settings.models):
+        _add_entry(registry, entry)
+    return registry
+
+
+@cache
+def _bundled_model() -> EmbeddingModel:
+    """Return the one instance of this process, so that its weights are loaded once."""
+    from .providers.bundled import bundled_model
+
+    return bundled_model()
+
+
+def _add_bundled(registry: Registry) -> None:
+    try:
+        model = _bundled_model()
+    except Exception as error:
+        logger.exception("the bundled model cannot be used")
+        registry.unavailable["bundled"] = str(error)
+        return
+    registry.register(model, ("minilm", "default"))
+    if importlib.util.find_spec("onnxruntime") is None:
+        registry.unavailable[model.model_id] = str(MissingDependencyError("onnxruntime", ""))
+
+
+def _add_from_plugins(registry: Registry) -> None:
+    """Call each plugin's hook by itself, so that one that raises harms no other."""
+    from datasette.plugins import pm
+
+    try:
+        add_hookspecs()
+    except Exception as error:  # an implementation with a wrong signature
+        logger.exception("a plugin does not fit the hook register_embedding_models")
+        registry.unavailable["register_embedding_models"] = str(error)
+    implementations = pm.hook.register_embedding_models.get_hookimpls()
+    # Last registered first, as pluggy itself would call them.
+    for implementation in reversed(implementations):
+        name = _plugin_name(implementation)
+        try:
+            implementation.function(
+                **{argument: registry.register for argument in implementation.argnames}
+            )
+        except Exception as error:
+            logger.exception("models of the plugin %s cannot be used", name)
+            registry.unavailable[name] = (
+                str(error) if isinstance(error, EmbedError) else f"{type(error).__name__}: {error}"
+            )
+
+
+def _plugin_name(implementation: Any) -> str:
+    """Return a name a person knows a plugin by: pluggy calls unnamed objects by number."""
+    name = getattr(implementation.plugin, "__name__", None)
+    return name or _class_name(type(implementation.plugin))
+
+
+def _add_entry(registry: Registry, entry: ModelEntry) -> None:
+    from .providers.sentence_transformers import SentenceTransformersModel
+
+    try:
+        registry.register(
+            SentenceTransformersModel(
+                entry.model,
+                model_id=entry.resolved_id,
+                device=entry.device,
+                truncate_dim=entry.truncate_dim,
+            ),
+            entry.aliases,
+        )
+    except ModelRegistrationError as error:
+        logger.warning("the model %s cannot be registered: %s", entry.resolved_id, error)
+        registry.unavailable.setdefault(entry.resolved_id, str(error))
+        return
+    if importlib.util.find_spec("sentence_transformers") is None:
+        registry.unavailable[entry.resolved_id] = str(
+            MissingDependencyError("sentence_transformers", "sentence-transformers")
+        )
+
+
+# Reentrant, because a hook implementation may ask for the registry it is being added to.
+_lock = threading.RLock()
+_process_registry: Registry | None = None
+_registries: weakref.WeakKeyDictionary[Any, Registry] = weakref.WeakKeyDictionary()
+
+
+def get_registry(datasette: Datasette | None = None) -> Registry:
+    """Return the registry of a Datasette instance, or of this process outside one.
+
+    Built on the first call and kept. A site whose config is wrong still gets the models
+    that need none: its error is raised by the startup hook, where a person sees it.
+    """
+    global _process_registry
+    with _lock:
+        found = _process_registry if datasette is None else _registries.get(datasette)
+        if found is not None:
+            return found
+        try:
+            registry = build_registry(
+                parse_settings(datasette.plugin_config(PLUGIN_NAME) if datasette else None)
+            )
+        except ConfigError as error:
+            registry = build_registry(Settings())
+            registry.unavailable[error.key] = str(error)
+        if datasette is None:
+            _process_registry = registry
+        else:
+            _registries[datasette] = registry
+        return registry
+
+
+def forget_registries() -> None:
+    """Make the next ``get_registry`` read every source again."""
+    global _process_registry
+    with _lock:
+        _process_registry = None
+        _registries.clear()

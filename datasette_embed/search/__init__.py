@@ -1,0 +1,4 @@
+"""The k nearest entries of a collection.
+
+Layer 6: imports ``store`` and lower. ``exact`` scans every vector.
+"""

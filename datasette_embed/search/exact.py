@@ -1,0 +1,78 @@
+"""Exact search: every vector of the collection is compared with the query.
+
+Layer 6: imports ``errors``, ``vectors`` and ``store``. No index and no model belongs here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .. import vectors
+from ..errors import DimensionMismatchError
+from ..store import CollectionRecord, Store
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One entry found. ``score`` is a similarity: higher is nearer."""
+
+    entry_id: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Hits:
+    """The nearest entries, best first, and how many entries could not be compared.
+
+    ``unusable`` counts stored values that are no vector of the collection's dimensions,
+    are zero, or hold NaN or infinity.
+    """
+
+    hits: list[Hit]
+    unusable: int = 0
+
+
+def nearest(
+    store: Store,
+    collection: CollectionRecord,
+    query_blob: bytes,
+    k: int,
+    *,
+    without: str | None = None,
+) -> Hits:
+    """Return the ``k`` entries most similar to a vector; ties are broken by id.
+
+    Args:
+        query_blob: the vector to compare with, as stored.
+        without: an entry id to leave out.
+
+    Raises:
+        ValueError: ``k`` is below 1 (of a collection that is not empty).
+        InvalidVectorError: the query is no vector.
+        DimensionMismatchError: it has another length than the collection's.
+    """
+    query_vector = vectors.decode(query_blob)
+    if collection.dimensions is not None and len(query_vector) != collection.dimensions:
+        raise DimensionMismatchError(collection.dimensions, len(query_vector))
+    compare = vectors.dot_scores if collection.metric == "dot" else vectors.cosine_scores
+    best: list[Hit] = []
+    unusable = 0
+    for window in store.iter_embeddings(collection.id):
+        sound = [
+            (entry_id, blob)
+            for entry_id, blob in window
+            if isinstance(blob, bytes) and len(blob) == len(query_blob)
+        ]
+        unusable += len(window) - len(sound)
+        if not sound:
+            continue
+        matrix = vectors.decode(b"".join(blob for _, blob in sound)).reshape(len(sound), -1)
+        scores = compare(matrix, query_vector)
+        ids = [entry_id for entry_id, _ in sound]
+        # NaN: the stored vector is zero or not finite.
+        unusable += int((scores != scores).sum())
+        # One more than wanted, for the entry that is left out may be among them.
+        places = vectors.best_k(scores, k + 1, ids)
+        best += [Hit(ids[at], float(scores[at])) for at in places if ids[at] != without]
+        best = sorted(best, key=lambda hit: (-hit.score, hit.entry_id))[:k]
+    return Hits(best, unusable)

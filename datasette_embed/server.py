@@ -1,0 +1,75 @@
+"""Server: what one running Datasette gives the parts of this package.
+
+Layer 9: imports settings, registry, query_embeddings, executor and compat. It fits them
+to one Datasette instance: its config, its pool of SQL threads, its models. No SQL
+function and no page belongs here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from . import compat
+from .errors import ConfigError
+from .executor import wrap_executor
+from .query_embeddings import PROCESS_QUERIES, Limits
+from .registry import Registry, get_registry
+from .settings import PLUGIN_NAME, Settings, parse_settings
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+
+logger = logging.getLogger(__name__)
+
+
+def get_settings(datasette: Datasette) -> Settings:
+    """Return the settings of this Datasette.
+
+    Raises:
+        ConfigError: its plugin config is wrong.
+    """
+    return parse_settings(datasette.plugin_config(PLUGIN_NAME))
+
+
+def get_limits(datasette: Datasette) -> Limits:
+    """Return how long and how many at once a query of this Datasette may embed.
+
+    One SQL thread is always left to queries that need no model.
+    """
+    threads = int(datasette.setting("num_sql_threads") or 0)
+    return Limits(
+        timeout_seconds=get_settings(datasette).embed_timeout_seconds,
+        concurrent=max(1, threads - 1),
+    )
+
+
+def start(datasette: Datasette) -> None:
+    """Check the settings, make errors readable, and warm models in the background.
+
+    Raises:
+        StartupError: plugin config is wrong; it names the key and what is allowed.
+    """
+    try:
+        settings = get_settings(datasette)
+    except ConfigError as error:
+        raise compat.startup_error(f"Plugin {PLUGIN_NAME}: {error}") from error
+    wrap_executor(datasette)
+    PROCESS_QUERIES.resize(settings.query_cache_bytes)
+    if settings.warm_models:
+        registry = get_registry(datasette)
+        thread = threading.Thread(
+            target=warm_models, args=(registry, settings.warm_models), daemon=True
+        )
+        thread.name = "embed-warm"
+        thread.start()
+
+
+def warm_models(registry: Registry, names: tuple[str, ...]) -> None:
+    """Load the models of these names; one that fails is logged and left to its first use."""
+    for name in names:
+        try:
+            registry.get(name).warm()
+        except Exception as error:
+            logger.warning("the model %s could not be loaded at startup: %s", name, error)

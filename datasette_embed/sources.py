@@ -1,0 +1,372 @@
+"""What to embed: the rows of a table, a view or a query, as (entry id, content).
+
+Layer 7: imports ``errors`` and ``database``. A source is opened on a connection of its
+own and read in windows, each in a short read of its own, so that nobody who writes to
+the file has to wait while a model computes. No embedding and no writing belongs here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlite_utils
+from datasette.utils import tilde_encode
+
+from .database import quoted, sqlite3, translated
+from .errors import SourceError
+
+_PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
+#: How many rows decide which columns hold prose.
+_SAMPLE_ROWS = 200
+#: Join of the columns without a template, the same as LLM's embed-multi.
+_SEPARATOR = " "
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a source.
+
+    Attributes:
+        entry_id: its id in the collection; None when the row cannot have one.
+        content: the text to embed; blank means there is nothing to embed.
+        problem: why this row cannot be embedded, or None.
+    """
+
+    entry_id: str | None
+    content: str
+    problem: str | None = None
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether there is nothing to embed in this row."""
+        return self.problem is None and not self.content.strip()
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """What a collection is made of, as it is stored with the collection.
+
+    Exactly one of ``table`` (a table or a view) and ``sql`` is given.
+
+    Attributes:
+        columns: the columns that make up the content; empty: all but the ids.
+        template: text with ``{{ column }}`` in it, instead of columns.
+        where: an SQL condition on the table.
+        id_columns: the columns that name a row, where that is not the primary key.
+        is_elsewhere: whether the rows live in another file than the vectors.
+    """
+
+    table: str | None = None
+    sql: str | None = None
+    columns: tuple[str, ...] = ()
+    template: str | None = None
+    where: str | None = None
+    id_columns: tuple[str, ...] = ()
+    is_elsewhere: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object without the fields that are empty."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(self).items()
+            if value
+        }
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> SourceSpec:
+        """Read what ``to_json`` wrote; unknown fields of a later version are refused.
+
+        Raises:
+            SourceError: the stored definition is not one.
+        """
+        try:
+            fields: dict[str, Any] = {
+                name: tuple(map(str, value)) if isinstance(value, list) else value
+                for name, value in stored.items()
+            }
+            return cls(**fields)
+        except (TypeError, AttributeError) as error:
+            raise SourceError("the collection's source", f"cannot be read: {error}") from error
+
+    @property
+    def name(self) -> str:
+        """What to call the source in a sentence."""
+        return f"'{self.table}'" if self.table else "the query"
+
+    def __str__(self) -> str:
+        if self.sql:
+            return f"query: {self.sql}"
+        what = self.template or ", ".join(self.columns)
+        where = f" where {self.where}" if self.where else ""
+        return f"table {self.table}{where}: {what}"
+
+
+class Source:
+    """A source opened for reading.
+
+    Args:
+        conn: a connection of its own to the file that holds the rows.
+        spec: what to read; a spec without columns or template gets the columns that hold
+            prose. ``source.spec`` is the complete one.
+        path: named in errors.
+
+    Raises:
+        SourceError: no such table or column, a query that fails, ids that are not unique.
+    """
+
+    def __init__(self, conn: sqlite3.Connection, spec: SourceSpec, path: str) -> None:
+        if bool(spec.table) == bool(spec.sql):
+            raise SourceError(path, "name a table or a query (--sql), one of them")
+        self.conn = conn
+        self.path = path
+        conn.text_factory = _decoded
+        with translated(path):
+            self._open(spec)
+
+    # -- opening -------------------------------------------------------------------
+
+    def _open(self, spec: SourceSpec) -> None:
+        self._from = f"({spec.sql})" if spec.sql else self._known_table(str(spec.table))
+        names = self._column_names()
+        primary_key, paging_key = self._keys(spec)
+        id_columns = list(spec.id_columns) or primary_key or names[:1]
+        self._check_columns([c for c in id_columns if c not in _ROWIDS], names)
+        self._where = f"({spec.where})" if spec.where else "1"
+        self.conn.execute(f"select 1 from {self._from} where {self._where} limit 0")
+        self._template = spec.template
+        if spec.template:
+            self._columns = list(dict.fromkeys(_PLACEHOLDER.findall(spec.template)))
+            if not self._columns:
+                raise SourceError(self.path, "the template names no {{ column }}")
+        else:
+            self._columns = list(spec.columns) or self._default_columns(spec, names, id_columns)
+        self._check_columns(self._columns, names)
+        self.spec = replace(spec, columns=() if spec.template else tuple(self._columns))
+        self._ids = [_expression(column) for column in id_columns]
+        self._texts = [quoted(column) for column in self._columns]
+        self._key = paging_key
+        if spec.id_columns or not paging_key:
+            self._refuse_repeated_ids()
+        if not paging_key:
+            self._take_snapshot()
+
+    def _known_table(self, name: str) -> str:
+        rows = self.conn.execute(
+            "select name from sqlite_master where type in ('table', 'view')"
+            " and name not like 'sqlite\\_%' escape '\\' order by name"
+        )
+        names = [row[0] for row in rows]
+        if name not in names:
+            raise SourceError(
+                self.path, f"no table named '{name}'. Tables and views: {', '.join(names)}"
+            )
+        return quoted(name)
+
+    def _column_names(self) -> list[str]:
+        # Not PRAGMA table_info, which leaves generated columns out.
+        cursor = self.conn.execute(f"select * from {self._from} limit 0")
+        names = [column[0] for column in cursor.description]
+        if self._from.startswith("("):
+            if len(names) < 2:
+                raise SourceError(
+                    self.path, "the query returns one column: select an id first, then the text"
+                )
+            for name in names:
+                if names.count(name) > 1:
+                    raise SourceError(
+                        self.path, f"the query returns two columns named '{name}': rename one (AS)"
+                    )
+        return names
+
+    def _keys(self, spec: SourceSpec) -> tuple[list[str], list[str]]:
+        """Return the columns of the primary key, and the expressions to page by.
+
+        Both are empty for a view and a query, whose rows have no key.
+        """
+        if not spec.table:
+            return [], []
+        database = sqlite_utils.Database(self.conn, recursive_triggers=False, execute_plugins=False)
+        if spec.table in database.view_names():
+            return [], []
+        primary_key = list(database.table(spec.table).pks)
+        names = {name.lower() for name in self._column_names()}
+        for alias in _ROWIDS:
+            if alias not in names:
+                try:
+                    self.conn.execute(f"select {alias} from {self._from} limit 0")
+                except sqlite3.OperationalError:
+                    break  # WITHOUT ROWID: its primary key allows no NULL, so it can be paged by
+                return [alias if c == "rowid" else c for c in primary_key], [alias]
+        return primary_key, [quoted(column) for column in primary_key]
+
+    def _check_columns(self, columns: Sequence[str], names: list[str]) -> None:
+        # SQLite would take an unknown name in double quotes for a text.
+        for column in columns:
+            if column not in names:
+                raise SourceError(
+                    self.path, f"no column named '{column}'. Columns: {', '.join(names)}"
+                )
+
+    def _default_columns(
+        self, spec: SourceSpec, names: list[str], id_columns: list[str]
+    ) -> list[str]:
+        """Return the columns to embed when none is named.
+
+        For a query all but the ids. For a table those in which most values have several
+        words, since an identifier, a date or a URL only blurs the meaning of a row; if
+        no column has, every column that holds text.
+        """
+        others = [name for name in names if name not in id_columns]
+        if spec.sql:
+            return others
+        sample = self.conn.execute(
+            f"select {', '.join(map(quoted, others)) or 'null'} from {self._from}"
+            f" where {self._where} limit {_SAMPLE_ROWS}"
+        ).fetchall()
+        if not sample:
+            raise SourceError(self.path, f"'{spec.table}' has no rows to embed")
+        prose, text = [], []
+        for column, values in zip(others, zip(*sample, strict=True), strict=False):
+            texts = [value for value in values if isinstance(value, str) and value.strip()]
+            if texts:
+                text.append(column)
+            if sum(" " in value.strip() for value in texts) * 2 > len(texts):
+                prose.append(column)
+        if not text:
+            raise SourceError(
+                self.path, f"'{spec.table}' has no column of text: name some with --columns"
+            )
+        return prose or text
+
+    def _refuse_repeated_ids(self) -> None:
+        ids = ", ".join(self._ids)
+        twice = self.conn.execute(
+            f"select {self._ids[0]}, count(*) from {self._from} where {self._where}"
+            f" group by {ids} having count(*) > 1 limit 1"
+        ).fetchone()
+        if twice:
+            raise SourceError(
+                self.path,
+                f"the ids are not unique: '{twice[0]}' comes {twice[1]} times. "
+                "Name columns that tell the rows apart with --id",
+            )
+
+    def _take_snapshot(self) -> None:
+        """Copy the rows of a view or query to a temporary table that can be paged.
+
+        Reading them in one go instead would hold the file's read lock for as long as
+        the model computes.
+        """
+        ids = [f"id{n}" for n in range(len(self._ids))]
+        texts = [f"text{n}" for n in range(len(self._texts))]
+        selected = zip([*self._ids, *self._texts], [*ids, *texts], strict=True)
+        self.conn.execute("drop table if exists temp._embed_source")
+        self.conn.execute(
+            "create temp table _embed_source as select "
+            + ", ".join(f"{expression} as {name}" for expression, name in selected)
+            + f" from {self._from} where {self._where}"
+        )
+        self._from, self._where = "temp._embed_source", "1"
+        self._ids, self._texts, self._key = ids, texts, ["rowid"]
+
+    # -- reading -------------------------------------------------------------------
+
+    def count(self) -> int:
+        """Return the number of rows, blank ones included.
+
+        Raises:
+            SourceError: the file cannot be read.
+        """
+        with translated(self.path):
+            row = self.conn.execute(
+                f"select count(*) from {self._from} where {self._where}"
+            ).fetchone()
+        return int(row[0])
+
+    def iter_windows(self, size: int = 1_000) -> Iterator[list[Row]]:
+        """Yield the rows in lists of at most ``size``.
+
+        Raises:
+            SourceError: the file cannot be read (any longer).
+        """
+        key = ", ".join(self._key)
+        marks = ", ".join("?" * len(self._key))
+        select = f"select {', '.join([*self._key, *self._ids, *self._texts])} from {self._from}"
+        first_text = len(self._key) + len(self._ids)
+        last: tuple[Any, ...] = ()
+        while True:
+            after = f"and ({key}) > ({marks})" if last else ""
+            with translated(self.path):
+                records = self.conn.execute(
+                    f"{select} where {self._where} {after} order by {key} limit ?", (*last, size)
+                ).fetchall()
+            if not records:
+                return
+            yield [self._row(r[len(self._key) : first_text], r[first_text:]) for r in records]
+            last = records[-1][: len(self._key)]
+
+    def find_content(self, entry_id: str) -> str | None:
+        """Return the text of one row for display, or None.
+
+        None too where the id is made of several columns, since ids are never parsed.
+        """
+        if len(self._ids) != 1:
+            return None
+        with translated(self.path):
+            record = self.conn.execute(
+                f"select {self._ids[0]}, {', '.join(self._texts)} from {self._from}"
+                f" where {self._ids[0]} = ?",
+                (entry_id,),
+            ).fetchone()
+        return self._row(record[:1], record[1:]).content if record else None
+
+    def _row(self, ids: tuple[Any, ...], values: tuple[Any, ...]) -> Row:
+        entry_id = entry_id_of(ids)
+        if entry_id is None:
+            return Row(None, "", "the row has no usable id: NULL or binary in its key")
+        for column, value in zip(self._columns, values, strict=True):
+            if isinstance(value, _NotUtf8):
+                return Row(entry_id, "", f"column '{column}' holds text that is not UTF-8")
+            if isinstance(value, bytes):
+                return Row(entry_id, "", f"column '{column}' holds binary content, not text")
+        texts = ["" if value is None else str(value) for value in values]
+        if self._template is None:
+            return Row(entry_id, _SEPARATOR.join(texts))
+        if not any(text.strip() for text in texts):
+            # The words of the template alone would give every empty row the same vector.
+            return Row(entry_id, "")
+        by_column = dict(zip(self._columns, texts, strict=True))
+        return Row(entry_id, _PLACEHOLDER.sub(lambda m: by_column[m.group(1)], self._template))
+
+
+_ROWIDS = ("rowid", "_rowid_", "oid")
+
+
+class _NotUtf8(bytes):
+    """TEXT of the database that is not valid UTF-8."""
+
+
+def _decoded(data: bytes) -> str | bytes:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return _NotUtf8(data)
+
+
+def _expression(column: str) -> str:
+    return column if column in _ROWIDS else quoted(column)
+
+
+def entry_id_of(key: Sequence[Any]) -> str | None:
+    """Return the entry id of a primary key: plain text, or Datasette's comma form.
+
+    None when a part is NULL or binary, which no text can stand for.
+    """
+    if any(part is None or isinstance(part, bytes) for part in key):
+        return None
+    if len(key) == 1:
+        return str(key[0])
+    return ",".join(tilde_encode(str(part)) for part in key)

@@ -1,0 +1,196 @@
+"""SQL functions: every ``llm_embed…`` name, what it accepts and how it is registered.
+
+Layer 10: imports sql_vectors, query_embeddings, registry, server and executor.
+``register(conn)`` serves any sqlite3 connection; ``prepare`` one of a Datasette. What a
+vector function answers is decided in ``sql_vectors``. A function must never hold its
+connection: SQLite holds the function, the garbage collector cannot see that, and the
+connection would stay open for ever.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import weakref
+from collections.abc import Callable
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from . import compat, sql_vectors
+from .errors import EmbedError, ProviderError
+from .executor import current_call, reports_errors, wrap_executor
+from .models import EmbeddingModel, Item, Kind
+from .query_embeddings import PROCESS_QUERIES, Limits, QueryEmbeddings
+from .registry import Registry, get_registry
+from .server import get_limits
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+
+#: Scalars of one and two vectors: name -> (number of arguments, function).
+VECTOR_FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
+    "llm_embed_decode": (1, sql_vectors.decode_json),
+    "llm_embed_encode": (1, sql_vectors.encode_json),
+    "llm_embed_dimensions": (1, sql_vectors.dimensions),
+    "llm_embed_normalize": (1, sql_vectors.normalize),
+    "llm_embed_truncate": (2, sql_vectors.truncate),
+    "llm_embed_add": (2, sql_vectors.add),
+    "llm_embed_subtract": (2, sql_vectors.subtract),
+    "llm_embed_scale": (2, sql_vectors.scale),
+}
+#: Functions called once per row of a scan, which report errors by themselves: a wrapper
+#: around them would be a second Python call per row. Each connection gets its own.
+ROW_FUNCTIONS: dict[str, Callable[[], Callable[[Any, Any], Any]]] = {
+    "llm_embed_cosine": sql_vectors.cosine_function,
+    "llm_embed_dot": sql_vectors.dot_function,
+    "llm_embed_l2": sql_vectors.l2_function,
+}
+
+
+class _Sum(sql_vectors.Sum):
+    step = reports_errors(sql_vectors.Sum.step, "llm_embed_sum")
+
+
+class _Average(sql_vectors.Average):
+    step = reports_errors(sql_vectors.Average.step, "llm_embed_average")
+
+
+AGGREGATES: dict[str, tuple[int, Any]] = {
+    "llm_embed_sum": (1, _Sum),
+    "llm_embed_average": (1, _Average),
+    "llm_embed_top": (4, sql_vectors.Top),
+}
+
+
+def register(
+    conn: sqlite3.Connection,
+    *,
+    registry: Registry | Callable[[], Registry] = get_registry,
+    queries: QueryEmbeddings = PROCESS_QUERIES,
+    limits: Callable[[], Limits] = Limits,
+    after_embed: Callable[[], object] | None = None,
+) -> None:
+    """Register every SQL function on a connection of sqlite3, pysqlite3 or sqlite-utils.
+
+    Args:
+        conn: the connection; nothing keeps it alive.
+        registry: the models that may be called, or what returns them; this process's by
+            default.
+        queries: the cache of query vectors.
+        limits: returns how long an uncached embed may take; without limit by default.
+        after_embed: called when an uncached embed has kept a Datasette query waiting.
+    """
+    find_registry = (lambda: registry) if isinstance(registry, Registry) else registry
+    embed = _embed_function(find_registry, queries, limits, after_embed)
+    for number_of_arguments in (2, 3):
+        _create(conn, "llm_embed", number_of_arguments, embed)
+    for name, (number_of_arguments, function) in VECTOR_FUNCTIONS.items():
+        _create(conn, name, number_of_arguments, reports_errors(function, name))
+    for name, new_function in ROW_FUNCTIONS.items():
+        _create(conn, name, 2, new_function())
+    for name, (number_of_arguments, aggregate) in AGGREGATES.items():
+        conn.create_aggregate(name, number_of_arguments, aggregate)
+
+
+def _create(
+    conn: sqlite3.Connection, name: str, number_of_arguments: int, function: Callable[..., Any]
+) -> None:
+    # Deterministic, so that SQLite calls it once for constant arguments, not once per row.
+    conn.create_function(name, number_of_arguments, function, deterministic=True)
+
+
+def prepare(conn: sqlite3.Connection, datasette: Datasette) -> None:
+    """Register every SQL function on one connection of a Datasette.
+
+    It may run before the startup hook, with a config that is wrong, so what needs config is
+    looked up when a function is called. The Datasette is held weakly: see above.
+    """
+    wrap_executor(datasette)
+    reference = weakref.ref(datasette)
+    register(
+        conn,
+        registry=lambda: get_registry(_alive(reference)),
+        limits=lambda: get_limits(_alive(reference)),
+        after_embed=compat.renew_time_limit,
+    )
+
+
+def _alive(reference: weakref.ref[Datasette]) -> Datasette:
+    datasette = reference()
+    if datasette is None:
+        raise EmbedError("this connection belongs to a Datasette that is gone")
+    return datasette
+
+
+def _embed_function(
+    find_registry: Callable[[], Registry],
+    queries: QueryEmbeddings,
+    limits: Callable[[], Limits],
+    after_embed: Callable[[], object] | None,
+) -> Callable[..., bytes | None]:
+    """Return ``llm_embed`` for one connection."""
+
+    def llm_embed(model_id: Any, content: Any, kind: Any = "query") -> bytes | None:
+        item = read_content(content)
+        if item is None:
+            return None
+        model = find_registry().get(str(model_id or ""))
+        side = read_kind(kind)
+        found = queries.find(model, item, kind=side)
+        if found is not None:
+            return found
+        _check_item(model, item)
+        started_at = perf_counter()
+        bounds = limits()
+        blob = queries.embed(model, item, kind=side, limits=bounds)
+        if after_embed is not None and _deserves_time(started_at, bounds):
+            after_embed()
+        return blob
+
+    return reports_errors(llm_embed, "llm_embed")
+
+
+def _deserves_time(started_at: float, limits: Limits) -> bool:
+    """Return whether a query that waited for this embed may have its time limit renewed.
+
+    Only while it is young: one that embeds row after row would otherwise never end.
+    """
+    call = current_call()
+    return call is not None and (
+        limits.timeout_seconds is None or started_at - call.started_at <= limits.timeout_seconds
+    )
+
+
+def read_content(content: Any) -> Item | None:
+    """Return an SQL value as what a model embeds, None for NULL, blank text and no bytes.
+
+    A number is embedded as its text.
+    """
+    if isinstance(content, bytes):
+        return content or None
+    if content is None:
+        return None
+    text = content if isinstance(content, str) else str(content)
+    return text if text and not text.isspace() else None
+
+
+def read_kind(kind: Any) -> Kind:
+    """Return the third argument of ``llm_embed``.
+
+    Raises:
+        EmbedError: it is neither of the two.
+    """
+    try:
+        return Kind(kind)
+    except ValueError:
+        raise EmbedError(
+            f"kind must be 'query' or 'document', not {kind!r}"
+            if isinstance(kind, str)
+            else "kind must be 'query' or 'document'"
+        ) from None
+
+
+def _check_item(model: EmbeddingModel, item: Item) -> None:
+    try:
+        model.check_items([item])
+    except ValueError as error:
+        raise ProviderError(model.model_id, str(error)) from error

@@ -1,0 +1,401 @@
+"""Vectors: bytes to float32 and back, cosine, dot and l2, average, the best k.
+
+Layer 1: imports ``errors``. Everything the package calculates with numbers is here,
+on blobs (little-endian float32) and on float32 arrays of shape ``(n, dimensions)``.
+What an SQL value may be (NULL, JSON text) is the concern of ``sql_vectors``.
+
+numpy and numkong are imported inside the functions: importing this module is free.
+No SQL and no models belong here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from math import nan, sqrt
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .errors import DimensionMismatchError, InvalidVectorError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+    Vectors = NDArray[np.float32]
+
+__all__ = [
+    "Kernels",
+    "as_vectors",
+    "average",
+    "best_k",
+    "blob_is_usable",
+    "cosine",
+    "cosine_scores",
+    "decode",
+    "dot",
+    "dot_scores",
+    "encode",
+    "is_usable",
+    "kernels",
+    "l2",
+    "normalize",
+    "numkong_kernels",
+    "numpy_kernels",
+]
+
+#: Bytes of one float32.
+ITEM_SIZE = 4
+#: The name numkong has for the elements of a blob.
+FLOAT32 = "f32"
+
+
+# Blobs and arrays
+
+
+def encode(vector: ArrayLike) -> bytes:
+    """Return the vector as a blob: 4 bytes a number, little-endian float32, as LLM writes it.
+
+    Args:
+        vector: a sequence or array of one dimension, of any numeric dtype, byte order
+            and memory layout.
+
+    Raises:
+        InvalidVectorError: no numbers, more than one dimension, or a number that float32
+            cannot hold. NaN and infinity pass: ``as_vectors`` is the door that stops them.
+    """
+    import numpy as np
+
+    numbers = _numbers(vector)
+    if numbers.ndim != 1:
+        raise InvalidVectorError(f"a vector is one row of numbers, not shape {numbers.shape}")
+    if not numbers.size:
+        raise InvalidVectorError("a vector has at least one number")
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrowed = numbers.astype("<f4")
+    if np.isinf(narrowed).any() and not np.array_equal(np.isinf(narrowed), np.isinf(numbers)):
+        raise InvalidVectorError("a number is too large for float32")
+    return narrowed.tobytes()
+
+
+def decode(blob: bytes) -> Vectors:
+    """Return the numbers of a blob: float32, shape ``(dimensions,)``, a read-only view of it.
+
+    Raises:
+        InvalidVectorError: no bytes, or a length that is no multiple of 4.
+    """
+    import numpy as np
+
+    if not blob:
+        raise InvalidVectorError("the blob is empty")
+    if len(blob) % ITEM_SIZE:
+        raise InvalidVectorError(f"{len(blob)} bytes are no float32 vector: not a multiple of 4")
+    # A copy on big-endian machines only.
+    return np.frombuffer(blob, dtype="<f4").astype(np.float32, copy=False)
+
+
+def as_vectors(rows: Iterable[ArrayLike], *, dimensions: int | None = None) -> Vectors:
+    """Check what a model returned and return it as float32, C-contiguous, ``(n, d)``.
+
+    Args:
+        rows: an array of shape ``(n, d)``, or an iterable of n vectors. No rows at all
+            give shape ``(0, dimensions or 0)``.
+        dimensions: the length every vector must have; None accepts any one length.
+
+    Returns:
+        A new array, or ``rows`` itself when that is one already.
+
+    Raises:
+        InvalidVectorError: NaN, infinity, a number beyond float32, no numbers, something
+            that is no number, or rows of several lengths. The reason names the row,
+            counted from 0.
+        DimensionMismatchError: the vectors have another length than ``dimensions``.
+    """
+    import numpy as np
+
+    is_matrix = isinstance(rows, np.ndarray) and rows.ndim == 2
+    given = _numbers(rows, "row 0: ") if is_matrix else _stack(list(rows))  # type: ignore[arg-type]
+    if not len(given):
+        return np.empty((0, dimensions or 0), dtype=np.float32)
+    if not given.shape[1]:
+        raise InvalidVectorError("row 0: a vector has at least one number")
+    if dimensions is not None and given.shape[1] != dimensions:
+        raise DimensionMismatchError(dimensions, given.shape[1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        vectors = np.ascontiguousarray(given, dtype=np.float32)
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise InvalidVectorError(f"row {row}: NaN, infinity or a number too large for float32")
+    return vectors
+
+
+def _stack(rows: list[Any]) -> NDArray[Any]:
+    """Return the rows as one array ``(n, d)``, or name the first that differs."""
+    import numpy as np
+
+    vectors: list[NDArray[Any]] = []
+    for number, row in enumerate(rows):
+        vector = _numbers(row, f"row {number}: ")
+        if vector.ndim != 1:
+            raise InvalidVectorError(f"row {number}: not a list of numbers")
+        if not vector.size:
+            raise InvalidVectorError(f"row {number}: a vector has at least one number")
+        if vectors and vector.size != vectors[0].size:
+            raise InvalidVectorError(
+                f"row {number}: {vector.size} dimensions where row 0 has {vectors[0].size}"
+            )
+        vectors.append(vector)
+    return np.stack(vectors) if vectors else np.empty((0, 0), dtype=np.float32)
+
+
+def _numbers(values: ArrayLike, where: str = "") -> NDArray[Any]:
+    """Return the values as an array of real numbers, of whatever dtype they have."""
+    import numpy as np
+
+    try:
+        numbers = np.asarray(values)
+        if numbers.dtype == object:  # integers beyond 64 bits, Decimal, Fraction
+            numbers = np.array([float(item) for item in numbers.flat]).reshape(numbers.shape)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidVectorError(f"{where}not a list of numbers") from error
+    if numbers.size and numbers.dtype.kind not in "fiu":
+        raise InvalidVectorError(f"{where}not a list of numbers")
+    return numbers
+
+
+def is_usable(vector: ArrayLike) -> bool:
+    """Return whether the vector has a direction: every number finite, and not all zero."""
+    import numpy as np
+
+    numbers = np.asarray(vector)
+    return bool(numbers.size and np.isfinite(numbers).all() and numbers.any())
+
+
+# Two blobs
+
+
+class Kernels(NamedTuple):
+    """Three functions of two blobs of equal length, called as ``kernel(a, b, FLOAT32)``.
+
+    Each returns a float, summed in float64, and raises TypeError for what is no blob and
+    ValueError for two lengths. NaN or infinity in a vector gives NaN or infinity.
+    They do not look at lengths that are no multiple of 4; callers do.
+    """
+
+    name: str
+    #: 1 - cosine, in [0, 2]; exactly 0 or 1 when a vector is zero.
+    angular: Callable[[Any, Any, str], float]
+    dot: Callable[[Any, Any, str], float]
+    euclidean: Callable[[Any, Any, str], float]
+
+
+@lru_cache(maxsize=1)
+def kernels() -> Kernels:
+    """Return numkong's kernels where its wheel is installed and sound, else numpy's."""
+    return numkong_kernels() or numpy_kernels()
+
+
+def numkong_kernels() -> Kernels | None:
+    """Return numkong's kernels, or None if they are absent or do not do what we rely on.
+
+    numkong reads ``bytes`` as float32 without a copy when told the dtype. A version that
+    took the number of bytes for the number of floats would read beyond the blob, so the
+    probe hands it the start of a longer buffer, in which that is harmless and visible.
+    """
+    try:
+        numkong = importlib.import_module("numkong")
+        found = Kernels("numkong", numkong.angular, numkong.dot, numkong.euclidean)
+    except (ImportError, AttributeError):
+        return None
+    if sys.byteorder != "little":  # blobs are little-endian, the kernels native
+        return None
+    import numpy as np
+
+    # 1e-30: summed in float32 the squares would vanish.
+    buffer = np.array([[3e-30, 4e-30], [4e-30, 3e-30]] + [[1, 9]] * 6, dtype="<f4").tobytes()
+    a, b = memoryview(buffer)[:8], memoryview(buffer)[8:16]
+    try:
+        answers = [found.angular(a, b, FLOAT32), found.dot(a, b, FLOAT32) * 1e60]
+        answers.append(found.euclidean(a, b, FLOAT32) * 1e30)
+    except (TypeError, ValueError):
+        return None
+    expected = (0.04, 24.0, sqrt(2.0))
+    sound = all(abs(x - y) < 1e-5 for x, y in zip(answers, expected, strict=True))
+    return found if sound else None
+
+
+def numpy_kernels() -> Kernels:
+    """Return the same kernels in numpy, some ten times slower."""
+    import numpy as np
+
+    def pair(a: Any, b: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        with np.errstate(invalid="ignore"):  # a signalling NaN is no reason to warn
+            first = np.frombuffer(a, dtype="<f4").astype(np.float64)
+            second = np.frombuffer(b, dtype="<f4").astype(np.float64)
+        if first.size != second.size:
+            raise ValueError("Vector dimensions don't match")
+        return first, second
+
+    def angular(a: Any, b: Any, _dtype: str) -> float:
+        first, second = pair(a, b)
+        product = sqrt(float(first.dot(first))) * sqrt(float(second.dot(second)))
+        return 1.0 - float(first.dot(second)) / product if product else 1.0
+
+    def dot(a: Any, b: Any, _dtype: str) -> float:
+        first, second = pair(a, b)
+        return float(first.dot(second))
+
+    def euclidean(a: Any, b: Any, _dtype: str) -> float:
+        first, second = pair(a, b)
+        with np.errstate(invalid="ignore"):
+            difference = first - second
+        return sqrt(float(difference.dot(difference)))
+
+    return Kernels("numpy", angular, dot, euclidean)
+
+
+def blob_is_usable(blob: bytes) -> bool:
+    """Return whether a blob holds a vector that is finite and not zero."""
+    if not blob or len(blob) % ITEM_SIZE:
+        return False
+    # In float64 the squares of float32 numbers neither vanish nor overflow.
+    return 0.0 < kernels().dot(blob, blob, FLOAT32) < float("inf")
+
+
+def cosine(a: bytes, b: bytes) -> float | None:
+    """Return the cosine of two blobs, in [-1, 1], or None if one of them is not usable.
+
+    Raises:
+        DimensionMismatchError: the two differ in length.
+    """
+    if not _are_comparable(a, b):
+        return None
+    return min(1.0, max(-1.0, 1.0 - kernels().angular(a, b, FLOAT32)))
+
+
+def dot(a: bytes, b: bytes) -> float | None:
+    """Return the inner product of two blobs, or None if one of them is not usable.
+
+    Raises:
+        DimensionMismatchError: the two differ in length.
+    """
+    return kernels().dot(a, b, FLOAT32) if _are_comparable(a, b) else None
+
+
+def l2(a: bytes, b: bytes) -> float | None:
+    """Return the euclidean distance of two blobs, or None if one of them is not usable.
+
+    Raises:
+        DimensionMismatchError: the two differ in length.
+    """
+    return kernels().euclidean(a, b, FLOAT32) if _are_comparable(a, b) else None
+
+
+def _are_comparable(a: bytes, b: bytes) -> bool:
+    if not (blob_is_usable(a) and blob_is_usable(b)):
+        return False
+    if len(a) != len(b):
+        raise DimensionMismatchError(len(a) // ITEM_SIZE, len(b) // ITEM_SIZE)
+    return True
+
+
+# Many vectors
+
+
+def _norms(vectors: Vectors) -> NDArray[np.float64]:
+    """Return the length of each row; NaN for a row that is zero or not finite."""
+    import numpy as np
+
+    squares = np.einsum("...i,...i->...", vectors, vectors, dtype=np.float64, casting="same_kind")
+    return np.where((squares > 0) & np.isfinite(squares), np.sqrt(squares), nan)
+
+
+def normalize(vectors: Vectors) -> Vectors:
+    """Return the vector, or every row of the matrix, at length 1: a new float32 array.
+
+    A row that is zero or not finite becomes NaN throughout, so that its scores are NaN
+    and ``best_k`` passes over it.
+    """
+    import numpy as np
+
+    norms = _norms(np.asarray(vectors))
+    with np.errstate(invalid="ignore"):
+        return (vectors / norms[..., np.newaxis]).astype(np.float32)
+
+
+def dot_scores(vectors: Vectors, query_vector: Vectors) -> Vectors:
+    """Return the inner product of each row and the query: float32, shape ``(n,)``.
+
+    Of vectors made by ``normalize`` that is the cosine; clamp it if you print it.
+
+    Raises:
+        DimensionMismatchError: the query has another length than the rows.
+    """
+    import numpy as np
+
+    if vectors.shape[1] != len(query_vector):
+        raise DimensionMismatchError(vectors.shape[1], len(query_vector))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(vectors @ np.asarray(query_vector, dtype=np.float32))
+
+
+def cosine_scores(vectors: Vectors, query_vector: Vectors) -> Vectors:
+    """Return the cosine of each row and the query: float32, ``(n,)``, in [-1, 1] or NaN.
+
+    NaN is the score of a row that is zero or not finite, and of every row when the query
+    is. The rows need not be normalised; for many queries on the same rows normalise them
+    once and use ``dot_scores``.
+
+    Raises:
+        DimensionMismatchError: the query has another length than the rows.
+    """
+    import numpy as np
+
+    scores = dot_scores(vectors, normalize(query_vector)) / _norms(vectors)
+    return np.clip(scores, -1.0, 1.0).astype(np.float32)
+
+
+def best_k(scores: Vectors, k: int, ids: Sequence[Any] | None = None) -> NDArray[np.intp]:
+    """Return the positions of the k highest scores, best first; NaN is passed over.
+
+    Args:
+        scores: shape ``(n,)``.
+        k: how many are wanted; fewer come back when there are fewer.
+        ids: what decides between equal scores, the smaller first; without it the position.
+
+    Raises:
+        ValueError: k is below 1.
+    """
+    import numpy as np
+
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    candidates = np.flatnonzero(~np.isnan(scores))
+    if len(candidates) > k:
+        ranked = scores[candidates]
+        worst = np.partition(ranked, len(ranked) - k)[len(ranked) - k]
+        # All that tie with the k-th, for the id decides which of them stay.
+        candidates = candidates[ranked >= worst]
+    if ids is None:
+        order = np.argsort(-scores[candidates], kind="stable")
+        return candidates[order][:k]
+    positions = sorted(candidates.tolist(), key=lambda at: (-float(scores[at]), ids[at]))
+    return np.array(positions[:k], dtype=np.intp)
+
+
+def average(vectors: Vectors) -> Vectors:
+    """Return the mean of the rows, summed in float64: float32, shape ``(dimensions,)``.
+
+    It is not normalised: of unit vectors it is the shorter, the more they differ.
+
+    Raises:
+        InvalidVectorError: there are no rows.
+    """
+    import numpy as np
+
+    if not len(vectors):
+        raise InvalidVectorError("no vectors to average")
+    mean: NDArray[np.float64] = np.mean(vectors, axis=0, dtype=np.float64)
+    return mean.astype(np.float32)

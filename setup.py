@@ -1,0 +1,69 @@
+"""Names, extras and entry points of datasette-embed."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+SENTENCE_TRANSFORMERS = ["sentence-transformers>=5.0"]
+TEST = [
+    "pytest>=8.3",
+    "pytest-asyncio>=0.24",
+    "hypothesis>=6.100",
+]
+
+setup(
+    name="datasette-embed",
+    version="0.1",
+    description="Search and explore text by meaning in SQLite and Datasette, in plain SQL",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The datasette-embed authors",
+    license="Apache-2.0",
+    classifiers=[
+        "Framework :: Datasette",
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
+        "Topic :: Database",
+        "Topic :: Text Processing :: Indexing",
+    ],
+    packages=find_packages(include=["datasette_embed", "datasette_embed.*"]),
+    package_data={
+        "datasette_embed": [
+            "py.typed",
+            "templates/*.html",
+            "providers/minilm/*",
+        ]
+    },
+    include_package_data=True,
+    zip_safe=False,
+    python_requires=">=3.11",
+    install_requires=[
+        "datasette>=0.65",
+        "sqlite-utils>=3.38",
+        "pluggy>=1.5",
+        "click>=8.1",
+        "numpy>=1.26",
+        # The platforms without wheels of these three (musl, Pyodide) still get the
+        # vector functions, answered by numpy.
+        "simsimd>=6.2",
+        "onnxruntime>=1.20",
+        "tokenizers>=0.20",
+        "openai>=1.40",
+    ],
+    extras_require={
+        "sentence-transformers": SENTENCE_TRANSFORMERS,
+        "test": TEST,
+        "test-all": [
+            *TEST,
+            *SENTENCE_TRANSFORMERS,
+            "build>=1.2",
+            "mypy>=1.11",
+            "onnx>=1.17",
+            "ruff>=0.6",
+        ],
+    },
+    entry_points={"datasette": ["embed = datasette_embed"]},
+)

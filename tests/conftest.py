@@ -1,0 +1,77 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasette import hookimpl
+from datasette.app import Datasette
+from datasette.plugins import pm
+
+import datasette_embed
+from datasette_embed import registry as registry_module
+from datasette_embed.query_embeddings import PROCESS_QUERIES
+from tests.fakes import CountingModel
+
+if not pm.is_registered(datasette_embed):
+    pm.register(datasette_embed, name="embed")
+
+
+@pytest.fixture(autouse=True)
+def user_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user folder of the test's own, and nothing remembered from other tests."""
+    directory = tmp_path / "user"
+    monkeypatch.setenv("DATASETTE_EMBED_USER_PATH", str(directory))
+    registry_module.forget_registries()
+    PROCESS_QUERIES.clear()
+    yield directory
+    registry_module.forget_registries()
+
+
+class ModelsPlugin:
+    """A Datasette plugin that registers the models of one test."""
+
+    def __init__(self, *models: Any) -> None:
+        self.models = models
+
+    @hookimpl
+    def register_embedding_models(self, register: Callable[..., None]) -> None:
+        for model, aliases in self.models:
+            register(model, aliases=aliases)
+
+
+@pytest.fixture
+def add_plugin() -> Iterator[Callable[[Any], None]]:
+    """Register a plugin with Datasette for the length of the test."""
+    added: list[Any] = []
+
+    def add(plugin: Any) -> None:
+        plugin.__name__ = type(plugin).__name__  # Datasette expects modules
+        pm.register(plugin)
+        added.append(plugin)
+
+    yield add
+    for plugin in added:
+        pm.unregister(plugin)
+
+
+@pytest.fixture
+def counting_model(add_plugin: Callable[[Any], None]) -> CountingModel:
+    """A fake model that every registry of this test knows, with the alias ``count``."""
+    model = CountingModel()
+    add_plugin(ModelsPlugin((model, ("count",))))
+    return model
+
+
+@pytest.fixture
+def make_datasette() -> Callable[..., Datasette]:
+    """Make a Datasette with plugin config that works on both versions and warms nothing."""
+
+    def make(files: Any = (), *, config: Any = None, **options: Any) -> Datasette:
+        metadata = {"plugins": {"datasette-embed": {"warm_models": [], **(config or {})}}}
+        return Datasette(files, memory=not files, metadata=metadata, **options)
+
+    return make

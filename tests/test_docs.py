@@ -1,0 +1,159 @@
+"""The README is the manual: what it shows is run, and what exists is in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import datasette_embed
+from datasette_embed.cli import embed
+from datasette_embed.settings import SETTINGS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+PARAMETERS = {"q": "undo my last commit", "id": "sqlite_sqlite-tg.md"}
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+#: Lines whose numbers are times or estimates, which differ from machine to machine.
+MEASURED = ("Estimate:", "Embedded ")
+
+
+def blocks(language: str) -> list[str]:
+    """Return the contents of the README's code blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def assert_like(actual: str, expected: str) -> None:
+    """Compare lines: words exactly, scores to 0.02, counts exactly, times not at all."""
+    actual_lines, expected_lines = actual.strip().splitlines(), expected.strip().splitlines()
+    assert len(actual_lines) == len(expected_lines), actual
+    for got, wanted in zip(actual_lines, expected_lines, strict=True):
+        assert NUMBER.sub("#", got).split() == NUMBER.sub("#", wanted).split()
+        if wanted.startswith(MEASURED):
+            continue
+        for number, wanted_number in zip(
+            NUMBER.findall(got), NUMBER.findall(wanted), strict=True
+        ):
+            if "." in wanted_number:
+                assert float(number) == pytest.approx(float(wanted_number), abs=0.02)
+            else:
+                assert number == wanted_number
+
+
+@pytest.fixture(scope="module")
+def readme_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run every shell example of the README in order, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "DATASETTE_EMBED_USER_PATH": str(folder / "user"),
+        "COLUMNS": "100",
+    }
+    for block in blocks("console"):
+        for command, _, expected in (
+            part.partition("\n") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+        ):
+            done = subprocess.run(
+                command,
+                shell=True,
+                cwd=folder,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            assert done.returncode == 0, f"{command}\n{done.stdout}"
+            assert_like(done.stdout, expected)
+    return folder
+
+
+def test_shell_examples_run_and_print_what_the_readme_says(readme_folder: Path) -> None:
+    """Every console example was run, in order, and printed what it shows."""
+    conn = sqlite3.connect(readme_folder / "til.db")
+    assert conn.execute("select count(*) from embeddings").fetchone() == (577,)
+    conn.close()
+
+
+def test_sql_examples_return_the_rows_shown(readme_folder: Path) -> None:
+    """Each SQL example returns the table printed below it."""
+    examples = re.findall(
+        r"^```sql\n(.*?)^```\n\n```text\n(.*?)^```$", README, re.MULTILINE | re.DOTALL
+    )
+    assert len(examples) == len(blocks("sql")) == 3
+    conn = sqlite3.connect(readme_folder / "til.db")
+    datasette_embed.register(conn)
+    for sql, expected in examples:
+        names = set(re.findall(r":(\w+)", sql))
+        cursor = conn.execute(sql, {name: PARAMETERS[name] for name in names})
+        rows = [[column[0] for column in cursor.description], *cursor]
+        assert_like("\n".join("  ".join(map(str, row)) for row in rows), expected)
+    conn.close()
+
+
+def test_python_examples_run(readme_folder: Path) -> None:
+    """Each Python example runs in the folder of the shell examples."""
+    examples = blocks("python")
+    assert len(examples) == 2
+    for example in examples:
+        done = subprocess.run(
+            [sys.executable, "-c", example], cwd=readme_folder, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_every_sql_function_is_documented() -> None:
+    """Every function that is registered stands in the README, and no other."""
+    conn = sqlite3.connect(":memory:")
+    datasette_embed.register(conn)
+    rows = conn.execute("select distinct name from pragma_function_list")
+    registered = {name for (name,) in rows if name.startswith("llm_embed")}
+    conn.close()
+    assert set(re.findall(r"`(llm_embed\w*)\(", README)) == registered
+
+
+def commands(group: click.Group, path: str = "") -> list[tuple[str, click.Command]]:
+    """Return every command below a group with its full name."""
+    found: list[tuple[str, click.Command]] = []
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        found.append((f"{path}{name}", command))
+        if isinstance(command, click.Group):
+            found += commands(command, f"{path}{name} ")
+    return found
+
+
+def test_every_command_and_option_is_documented() -> None:
+    """Every command, and every option of it, stands in the README."""
+    text = README.partition("## Commands")[2].partition("## Models")[0]
+    for name, command in commands(embed):
+        assert name in text, name
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert any(f"{option}" in text for option in parameter.opts), (name, parameter.opts)
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    """The table of settings in the README is the one in the code."""
+    text = README.partition("## Settings")[2].partition("## What is stored")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE))
+    assert set(rows) == set(SETTINGS)
+    assert int(rows["query_cache_bytes"]) == SETTINGS["query_cache_bytes"][0]
+    assert float(rows["embed_timeout_seconds"]) == SETTINGS["embed_timeout_seconds"][0]
+
+
+def test_continuous_integration_runs_the_readmes_test_command() -> None:
+    """What the README tells a newcomer to run is what CI runs."""
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    newcomer = next(block for block in blocks("sh") if "pytest" in block)
+    assert "pip install -e '.[test]'" in newcomer and "python -m pytest" in newcomer
+    assert "pip\" install -e '.[test]'" in script and "python\" -m pytest -q\n" in script

@@ -1,0 +1,297 @@
+"""Query embeddings: cached, shared, bounded, and never in the way of the process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from datasette_embed.errors import (
+    BusyError,
+    EmbedTimeoutError,
+    InvalidVectorError,
+    ProviderError,
+    UnreadableTextError,
+)
+from datasette_embed.models import Kind
+from datasette_embed.query_embeddings import Limits, QueryEmbeddings
+from tests.fakes import CountingModel, vector_of
+
+SOON = Limits(timeout_seconds=0.01, concurrent=2)
+PATIENT = Limits(timeout_seconds=30, concurrent=2)
+
+
+@pytest.fixture
+def model():
+    return CountingModel()
+
+
+@pytest.fixture
+def gated(model):
+    """A model that answers only when its gate is opened; opened at the end in any case."""
+    model.gate = threading.Event()
+    yield model
+    model.gate.set()
+
+
+@pytest.fixture
+def queries():
+    return QueryEmbeddings()
+
+
+class Caller:
+    """One thread that embeds one text, and what came of it."""
+
+    def __init__(self, queries, model, text, limits=PATIENT):
+        self.result = self.error = None
+
+        def run():
+            try:
+                self.result = queries.embed(model, text, limits=limits)
+            except Exception as error:
+                self.error = error
+
+        self.thread = threading.Thread(target=run)
+        self.thread.start()
+
+    def join(self):
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+        return self
+
+
+def wait_until(condition):
+    """Spin until another thread has got there; the limit only ends a broken test."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0)
+
+
+@pytest.mark.parametrize("limits", [Limits(), PATIENT], ids=["script", "server"])
+def test_embed_twice_one_call(queries, model, limits):
+    """The second time it is cached, as little-endian float32."""
+    first = queries.embed(model, "dog", limits=limits)
+    assert queries.embed(model, "dog", limits=limits) == first
+    assert first == np.array(vector_of("dog", Kind.QUERY), dtype="<f4").tobytes()
+    assert model.calls == [["dog"]]
+    assert queries.find(model, "dog") == first
+
+
+def test_embed_cache_key_is_model_kind_type_and_content(queries, model):
+    """Nothing answers for what it is not."""
+    other = CountingModel("other")
+    queries.embed(model, "dog")
+    queries.embed(model, "dog", kind=Kind.DOCUMENT)
+    queries.embed(model, b"dog")
+    queries.embed(model, "Dog")
+    queries.embed(other, "dog")
+    assert [item for items in model.calls for item in items] == ["dog", "dog", b"dog", "Dog"]
+    assert other.calls == [["dog"]]
+    assert queries.find(model, b"dog", kind=Kind.DOCUMENT) is None
+
+
+def test_embed_another_revision_is_not_cached(queries, model):
+    """The fingerprint decides: other weights, other vectors."""
+    queries.embed(model, "dog")
+    model.revision = "2"
+    assert queries.find(model, "dog") is None
+
+
+def test_cache_full_least_recently_used_goes(queries, model):
+    """The bound is in bytes and counts content and vector."""
+    queries.embed(model, "a")
+    size = queries.used_bytes
+    queries.resize(3 * size)
+    queries.embed(model, "b")
+    queries.embed(model, "c")
+    queries.embed(model, "a")  # used again: b is now the oldest
+    queries.embed(model, "d")
+    assert [text for text in "abcd" if queries.find(model, text) is None] == ["b"]
+    assert queries.used_bytes == 3 * size
+    queries.resize(size)
+    assert queries.used_bytes == size
+    queries.clear()
+    assert queries.used_bytes == 0
+
+
+def test_cache_content_larger_than_the_bound_is_answered_not_kept(queries, model):
+    """A long text must not throw everything out and then not fit."""
+    queries.resize(2000)
+    queries.embed(model, "word " * 1000)
+    assert queries.used_bytes == 0
+
+
+def test_embed_same_text_at_once_one_computation(queries, gated):
+    """Those who ask for a text under way wait for it, and do not count as busy."""
+    first = Caller(queries, gated, "dog")
+    assert gated.started.wait(30)
+    joiners = [Caller(queries, gated, "dog") for _ in range(5)]
+    gated.gate.set()
+    results = {caller.join().result for caller in [first, *joiners]}
+    assert len(results) == 1
+    assert None not in results
+    assert gated.calls == [["dog"]]
+
+
+def test_embed_too_many_at_once_busy_at_once(queries, gated):
+    """The one too many is refused without waiting, and the model is not asked."""
+    callers = [Caller(queries, gated, text) for text in ("a", "b")]
+    wait_until(lambda: len(gated.calls) == 2)
+    with pytest.raises(BusyError, match="counting: embedding model is busy, retry in a moment"):
+        queries.embed(gated, "c", limits=PATIENT)
+    with pytest.raises(BusyError, match="other: embedding model is busy"):
+        queries.embed(CountingModel("other"), "c", limits=PATIENT)
+    gated.gate.set()
+    assert all(caller.join().result for caller in callers)
+    assert len(gated.calls) == 2
+    assert queries.embed(gated, "c", limits=PATIENT)
+
+
+def test_embed_busy_cached_text_is_answered(queries, gated):
+    """Busy is for new texts only."""
+    gated.gate.set()
+    blob = queries.embed(gated, "known", limits=PATIENT)
+    gated.gate.clear()
+    callers = [Caller(queries, gated, text) for text in ("a", "b")]
+    wait_until(lambda: len(gated.calls) == 3)
+    assert queries.embed(gated, "known", limits=PATIENT) == blob
+    gated.gate.set()
+    for caller in callers:
+        caller.join()
+
+
+def test_embed_timeout_computation_goes_on_and_is_cached(queries, gated):
+    """What was given up is not computed again."""
+    with pytest.raises(EmbedTimeoutError, match="counting: no answer within 0.01 seconds"):
+        queries.embed(gated, "dog", limits=SOON)
+    with pytest.raises(EmbedTimeoutError, match="no answer"):
+        queries.embed(gated, "dog", limits=SOON)
+    joiner = Caller(queries, gated, "dog")
+    gated.gate.set()
+    assert joiner.join().result
+    wait_until(lambda: queries.find(gated, "dog") is not None)
+    assert gated.calls == [["dog"]]
+
+
+def test_embed_hanging_model_blocks_itself_only(queries, gated):
+    """Its given-up computations are bounded; another model still answers."""
+    for text in ("a", "b"):
+        with pytest.raises(EmbedTimeoutError, match="no answer"):
+            queries.embed(gated, text, limits=SOON)
+    with pytest.raises(BusyError, match="counting: embedding model is busy"):
+        queries.embed(gated, "c", limits=SOON)
+    assert queries.embed(CountingModel("other"), "c", limits=PATIENT)
+    assert len(gated.calls) == 2
+
+
+def test_embed_model_fails_all_who_wait_are_told(queries, gated):
+    """The error reaches everybody, is not cached, and takes no slot."""
+    gated.fails_with = ProviderError("counting", "quota used up")
+    first = Caller(queries, gated, "dog")
+    assert gated.started.wait(30)
+    second = Caller(queries, gated, "dog")
+    gated.gate.set()
+    assert "quota used up" in str(first.join().error)
+    assert "quota used up" in str(second.join().error)
+    gated.fails_with = None
+    for text in ("dog", "a", "b"):
+        assert queries.embed(gated, text, limits=PATIENT)
+
+
+@pytest.mark.parametrize("limits", [Limits(), PATIENT], ids=["script", "server"])
+def test_embed_models_own_timeout_is_not_ours(queries, model, limits):
+    """A TimeoutError of the provider is passed on as what it is."""
+    model.fails_with = TimeoutError("socket")
+    with pytest.raises(TimeoutError, match="^socket$"):
+        queries.embed(model, "dog", limits=limits)
+
+
+def test_embed_nan_is_refused_and_not_cached(queries, model, monkeypatch):
+    """What a model hands over is checked before it is kept."""
+    monkeypatch.setattr(model, "embed_batch", lambda items, **_: [[float("nan")] * 8])
+    with pytest.raises(InvalidVectorError, match="counting: row 0: NaN"):
+        queries.embed(model, "dog")
+    assert queries.find(model, "dog") is None
+
+
+def test_embed_no_thread_can_start_computed_here(queries, model, monkeypatch):
+    """As in a browser, where Python has no threads."""
+
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert queries.embed(model, "dog", limits=PATIENT)
+
+
+def test_embed_text_too_long_refused_with_both_numbers(queries, model):
+    """A truncated tail is never searched for in silence."""
+    model.max_tokens = 5
+    assert queries.embed(model, "one two three")
+    with pytest.raises(
+        UnreadableTextError,
+        match=r"has 6 tokens and the model reads 5. Shorten it with substr\(\), or embed the "
+        "table with: datasette embed create",
+    ):
+        queries.embed(model, "one two three four")
+    assert model.calls == [["one two three"]]
+
+
+def test_embed_too_long_by_estimate_is_logged_once(queries, model, caplog):
+    """Nobody is refused because of a guess."""
+    model.max_tokens, model.counts_exactly = 3, False
+    for text in ("one two three", "four five six"):
+        assert queries.embed(model, text)
+    assert [record.getMessage() for record in caplog.records] == [
+        "counting may read only the first part of a long text"
+    ]
+
+
+def test_embed_every_word_unknown_refused(queries, model):
+    """All texts of an unknown script would have one and the same vector."""
+    with pytest.raises(UnreadableTextError, match="Use a multilingual model"):
+        queries.embed(model, "สวัสดี ครับ")
+    assert model.calls == []
+
+
+def test_embed_many_words_unknown_warned_once(queries, caplog):
+    """More than a fifth is worth a line in the log, once."""
+    model = CountingModel("warner")
+    queries.embed(model, "one two three four ครับ")  # exactly a fifth
+    assert not caplog.records
+    queries.embed(model, "one ครับ")
+    queries.embed(model, "two ครับ")
+    assert len(caplog.records) == 1
+    assert "warner does not know more than a fifth" in caplog.records[0].getMessage()
+
+
+def test_embed_cached_text_is_not_read_again(queries, model):
+    """Reading must not double the cost of a warm query."""
+    for _ in range(3):
+        queries.embed(model, "dog")
+    assert model.readings == 1
+
+
+def test_embed_hanging_provider_process_exits():
+    """A computation that never ends must not keep the server from stopping."""
+    script = (
+        "import threading\n"
+        "from datasette_embed.query_embeddings import QueryEmbeddings, Limits\n"
+        "from datasette_embed.errors import EmbedTimeoutError\n"
+        "from tests.fakes import CountingModel\n"
+        "model = CountingModel()\n"
+        "model.read = lambda texts: threading.Event().wait()\n"
+        "try:\n"
+        "    QueryEmbeddings().embed(model, 'x', limits=Limits(timeout_seconds=0.01))\n"
+        "except EmbedTimeoutError:\n"
+        "    print('given up')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, timeout=60, check=True, text=True
+    )
+    assert done.stdout == "given up\n"

@@ -1,0 +1,148 @@
+"""Settings: what plugin config may say, and what it is told when it is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from datasette_embed.errors import ConfigError
+from datasette_embed.settings import (
+    SETTINGS,
+    ModelEntry,
+    Settings,
+    models_file,
+    parse_model_entry,
+    parse_settings,
+    user_directory,
+)
+
+
+def test_parse_settings_nothing_given_defaults():
+    """The table of numbers is what one gets."""
+    assert parse_settings(None, {}) == Settings()
+    assert parse_settings({}, {}) == Settings(
+        query_cache_bytes=32 * 1024 * 1024,
+        embed_timeout_seconds=10.0,
+        warm_models=("default",),
+        models=(),
+    )
+    assert set(SETTINGS) == set(Settings.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"query_cache_bytes": 1000, "embed_timeout_seconds": 2.5},
+        {"query_cache_bytes": "1000", "embed_timeout_seconds": "2.5"},
+        {"query_cache": {"bytes": 1000}, "embed": {"timeout_seconds": 2.5}},
+        {"query": {"cache": {"bytes": 1000}}, "embed_timeout": {"seconds": 2.5}},
+    ],
+)
+def test_parse_settings_nested_flat_or_text_same(config):
+    """--plugin-secret can set flat keys only, and as text."""
+    settings = parse_settings(config, {})
+    assert (settings.query_cache_bytes, settings.embed_timeout_seconds) == (1000, 2.5)
+
+
+def test_parse_settings_environment_is_between_config_and_default():
+    """Config wins over the environment, the environment over the table."""
+    environment = {
+        "DATASETTE_EMBED_QUERY_CACHE_BYTES": "7",
+        "DATASETTE_EMBED_EMBED_TIMEOUT_SECONDS": "3",
+        "DATASETTE_EMBED_WARM_MODELS": "",
+    }
+    settings = parse_settings({"query_cache_bytes": 9}, environment)
+    assert (settings.query_cache_bytes, settings.embed_timeout_seconds) == (9, 3.0)
+    assert settings.warm_models == ("default",)
+
+
+@pytest.mark.parametrize("value", [["a", "b"], "a, b", ("a", "b")])
+def test_parse_settings_names_as_list_or_text(value):
+    """A list of names may be written with commas."""
+    assert parse_settings({"warm_models": value}, {}).warm_models == ("a", "b")
+
+
+@pytest.mark.parametrize("value", [[], ""])
+def test_parse_settings_warm_models_can_be_none(value):
+    """A site that wants no model loaded says so."""
+    assert parse_settings({"warm_models": value}, {}).warm_models == ()
+
+
+MODEL = {"provider": "sentence-transformers", "model": "x"}
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "message"),
+    [
+        ({"cache": 1}, "cache", "unknown setting of datasette-embed. Allowed: query_cache_bytes,"),
+        ({"query_cache": {"byte": 1}}, "query_cache.byte", "unknown setting"),
+        ({"query_cache_bytes": 0}, "query_cache_bytes", "a whole number of 1 or more, not 0"),
+        ({"query_cache_bytes": 1.5}, "query_cache_bytes", "a whole number"),
+        ({"query_cache_bytes": True}, "query_cache_bytes", "a whole number"),
+        ({"query_cache_bytes": None}, "query_cache_bytes", "a whole number"),
+        ({"query_cache_bytes": "32MB"}, "query_cache_bytes", "not '32MB'"),
+        ({"query_cache": {"bytes": "x"}}, "query_cache.bytes", "a whole number"),
+        ({"query_cache_bytes": 1, "query_cache": {"bytes": 1}}, "query_cache.bytes", "given twice"),
+        ({"embed_timeout_seconds": -1}, "embed_timeout_seconds", "seconds above 0, not -1"),
+        ({"embed_timeout_seconds": "nan"}, "embed_timeout_seconds", "seconds above 0"),
+        ({"embed_timeout_seconds": True}, "embed_timeout_seconds", "seconds above 0"),
+        ({"embed_timeout_seconds": [1]}, "embed_timeout_seconds", "seconds above 0"),
+        ({"warm_models": 3}, "warm_models", "a list of names, not 3"),
+        ({"warm_models": ["a", 3]}, "warm_models[1]", "text that is not blank, not 3"),
+        ({"models": 3}, "models", "a list of models, not int"),
+        ({"models": "x"}, "models", "that list as JSON"),
+        ({"models": ["x"]}, "models[0]", "an object with provider and model, not 'x'"),
+        ({"models": [{**MODEL, "key": 1}]}, "models[0].key", "unknown key. Allowed: provider,"),
+        ({"models": [MODEL, {"model": "x"}]}, "models[1].provider", "text that is not blank"),
+        ({"models": [{"provider": "p", "model": "x"}]}, "models[0].provider", "not 'p'"),
+        ({"models": [{**MODEL, "model": " "}]}, "models[0].model", "text that is not blank"),
+        ({"models": [{**MODEL, "id": 1}]}, "models[0].id", "text that is not blank"),
+        ({"models": [{**MODEL, "aliases": 1}]}, "models[0].aliases", "a list of names"),
+        ({"models": [{**MODEL, "truncate_dim": 0}]}, "models[0].truncate_dim", "whole number"),
+        (["x"], "datasette-embed", "must be an object, not list"),
+    ],
+)
+def test_parse_settings_mistake_names_the_key_and_what_is_allowed(config, key, message):
+    """Whoever wrote the config must find the line."""
+    with pytest.raises(ConfigError) as caught:
+        parse_settings(config, {})
+    assert caught.value.key == key
+    assert str(caught.value).startswith(f"{key}: ")
+    assert message in str(caught.value)
+
+
+def test_parse_settings_mistake_in_environment_names_the_variable():
+    """There the key is the name of the variable."""
+    with pytest.raises(ConfigError, match="^DATASETTE_EMBED_QUERY_CACHE_BYTES: must be"):
+        parse_settings({}, {"DATASETTE_EMBED_QUERY_CACHE_BYTES": "x"})
+
+
+def test_parse_settings_models_as_list_or_json():
+    """A flat key can only be text: then it is JSON."""
+    entry = ModelEntry("sentence-transformers", "x", model_id="y", aliases=("z",))
+    value = '[{"provider": "sentence-transformers", "model": "x", "id": "y", "aliases": ["z"]}]'
+    assert parse_settings({"models": value}, {}).models == (entry,)
+
+
+def test_model_entry_as_json_reads_back_the_same():
+    """The models file holds what was registered."""
+    entry = ModelEntry("sentence-transformers", "x", None, ("a", "b"), "cpu", 64)
+    assert parse_model_entry(entry.as_json(), "here") == entry
+    bare = ModelEntry("sentence-transformers", "x")
+    assert bare.as_json() == {"provider": "sentence-transformers", "model": "x"}
+    assert bare.resolved_id == "sentence-transformers/x"
+
+
+def test_user_directory_environment_wins(user_directory_variable_unset, monkeypatch, tmp_path):
+    """The variable names the folder; without it there is one for this machine."""
+    assert user_directory().name == "datasette_embed"
+    monkeypatch.setenv("DATASETTE_EMBED_USER_PATH", str(tmp_path / "mine"))
+    assert user_directory() == tmp_path / "mine"
+    assert models_file() == Path(tmp_path / "mine" / "models.json")
+
+
+@pytest.fixture
+def user_directory_variable_unset(monkeypatch):
+    """As on a machine where nobody set it."""
+    monkeypatch.delenv("DATASETTE_EMBED_USER_PATH")
