@@ -48,7 +48,7 @@ setup(
         "numpy>=1.26",
         # The platforms without wheels of these three (musl, Pyodide) still get the
         # vector functions, answered by numpy.
-        "simsimd>=6.2",
+        "numkong>=7.0",
         "onnxruntime>=1.20",
         "tokenizers>=0.20",
         "openai>=1.40",
@@ -62,6 +62,7 @@ setup(
             "build>=1.2",
             "mypy>=1.11",
             "onnx>=1.17",
+            "playwright>=1.49",
             "ruff>=0.6",
         ],
     },

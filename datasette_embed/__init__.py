@@ -11,7 +11,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .plugin import prepare_connection, register_commands, register_routes, startup
+from .plugin import (
+    asgi_wrapper,
+    prepare_connection,
+    register_commands,
+    register_routes,
+    startup,
+)
 
 if TYPE_CHECKING:
     from .errors import (
@@ -98,6 +104,7 @@ __all__ = [
     "SourceError",
     "UnknownModelError",
     "UnreadableTextError",
+    "asgi_wrapper",
     "average",
     "cosine",
     "decode",

@@ -7,7 +7,8 @@ caller meets has no function here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 Actor = Mapping[str, Any] | None
 
 
-def is_version_one(datasette: Datasette) -> bool:
-    """Return whether this is Datasette 1.0, alphas included."""
+def is_version_one(datasette: Datasette | type[Datasette]) -> bool:
+    """Return whether this instance, or class, is of Datasette 1.0, alphas included."""
     return hasattr(datasette, "allowed")
 
 
@@ -80,18 +81,18 @@ def startup_error(message: str) -> Exception:
     return error
 
 
-def renew_time_limit() -> bool:
-    """Give the SQL query that this thread is running its whole time limit once more.
+def find_time_limit() -> Callable[[], None] | None:
+    """Return what gives the SQL query of this thread its whole time limit once more.
 
-    For a SQL function that has just waited for a model. ``Database.execute`` sets a
-    progress handler in an inner function ``sql_operation_in_thread`` that holds ``conn``
-    and ``time_limit_ms`` and removes the handler when the statement ends (database.py of
-    0.65.5 and 1.0a41). It is found on the stack, because nothing else tells whether there
-    is a limit: a limit set where Datasette set none would never be removed. Holding the
+    For a SQL function that waits for a model. ``Database.execute`` sets a progress handler
+    in an inner function ``sql_operation_in_thread`` that holds ``conn`` and
+    ``time_limit_ms`` and removes the handler when the statement ends (database.py of 0.65.5
+    and 1.0a41). It is found on the stack, because nothing else tells whether there is a
+    limit: a limit set where Datasette set none would never be removed. Holding the
     connection in the function instead would keep it open for ever.
 
     Returns:
-        Whether there was such a query; when Datasette changes, there is none.
+        None when the query has no limit, or when Datasette has changed.
     """
     frame = sys._getframe(1) if hasattr(sys, "_getframe") else None
     while frame is not None:
@@ -99,15 +100,16 @@ def renew_time_limit() -> bool:
             frame.f_code.co_name == "sql_operation_in_thread"
             and frame.f_globals.get("__name__") == "datasette.database"
         ):
-            return _set_time_limit(frame.f_locals)
+            names = frame.f_locals
+            connection, limit_ms = names.get("conn"), names.get("time_limit_ms")
+            if connection is not None and isinstance(limit_ms, int | float):
+                return partial(_set_time_limit, connection, limit_ms)
+            return None
         frame = frame.f_back
-    return False
+    return None
 
 
-def _set_time_limit(names: Mapping[str, Any]) -> bool:
-    connection, limit_ms = names.get("conn"), names.get("time_limit_ms")
-    if connection is None or not isinstance(limit_ms, int | float):
-        return False
+def _set_time_limit(connection: Any, limit_ms: float) -> None:
     deadline = perf_counter() + limit_ms / 1000
 
     def is_over() -> bool:
@@ -115,4 +117,3 @@ def _set_time_limit(names: Mapping[str, Any]) -> bool:
 
     # As often as Datasette itself looks: every 1000 instructions, about 0.08 ms.
     connection.set_progress_handler(is_over, 1000)
-    return True

@@ -89,7 +89,8 @@ def reports_errors(
             record_error(error)
             # Datasette has sqlite3 print what a function raises: a mistake in somebody's
             # SQL is worth a line of the log, not our whole stack.
-            raise error.with_traceback(None)
+            error.__traceback__ = None
+            raise
         except Exception as error:
             raise unexpected(error, name or function.__name__) from None
 

@@ -1,6 +1,6 @@
 """The models file: what a user has registered with ``datasette embed models register``.
 
-Layer 3: imports ``settings`` and ``errors``. A JSON list in the user's folder, in the
+Layer 2: imports ``settings`` and ``errors``. A JSON list in the user's folder, in the
 shape of plugin config ``models``. It is replaced whole, so that a reader never meets half
 of it. No model is built here.
 """

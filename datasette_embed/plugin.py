@@ -32,10 +32,18 @@ def prepare_connection(conn: sqlite3.Connection, datasette: Datasette) -> None:
 
 @hookimpl
 def startup(datasette: Datasette) -> None:
-    """Refuse a wrong config, make errors readable, and load the models that SQL will call."""
+    """Refuse a wrong config, and make errors of SQL functions readable."""
     from .server import start
 
     start(datasette)
+
+
+@hookimpl
+def asgi_wrapper(datasette: Datasette) -> Callable[[Any], Any]:
+    """Load the models that SQL will call, once a server runs."""
+    from .server import warm_when_serving
+
+    return warm_when_serving(datasette)
 
 
 @hookimpl

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from .errors import BusyError, EmbedTimeoutError, UnreadableTextError
 from .models import EmbeddingModel, Item, Kind, Reading
+from .threads import start_thread
 
 logger = logging.getLogger(__name__)
 
@@ -168,14 +169,10 @@ class QueryEmbeddings:
         *,
         in_thread: bool,
     ) -> None:
-        """Run the computation, in a daemon thread so that the process can always exit."""
+        """Run the computation, in a thread of its own if the caller may give up."""
         if in_thread:
-            thread = threading.Thread(
-                target=self._run, args=(cache_key, future, compute), daemon=True
-            )
-            thread.name = f"embed-{thread.name}"
             try:
-                thread.start()
+                start_thread(self._run, cache_key, future, compute, name="embed-query")
                 return
             except RuntimeError:
                 logger.debug("no thread can be started here, embedding in this one")

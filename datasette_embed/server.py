@@ -8,8 +8,8 @@ function and no page belongs here.
 from __future__ import annotations
 
 import logging
-import threading
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 from . import compat
 from .errors import ConfigError
@@ -17,11 +17,14 @@ from .executor import wrap_executor
 from .query_embeddings import PROCESS_QUERIES, Limits
 from .registry import Registry, get_registry
 from .settings import PLUGIN_NAME, Settings, parse_settings
+from .threads import start_thread
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
 logger = logging.getLogger(__name__)
+
+Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 def get_settings(datasette: Datasette) -> Settings:
@@ -46,7 +49,7 @@ def get_limits(datasette: Datasette) -> Limits:
 
 
 def start(datasette: Datasette) -> None:
-    """Check the settings, make errors readable, and warm models in the background.
+    """Check the settings and make errors of SQL functions readable.
 
     Raises:
         StartupError: plugin config is wrong; it names the key and what is allowed.
@@ -57,13 +60,26 @@ def start(datasette: Datasette) -> None:
         raise compat.startup_error(f"Plugin {PLUGIN_NAME}: {error}") from error
     wrap_executor(datasette)
     PROCESS_QUERIES.resize(settings.query_cache_bytes)
-    if settings.warm_models:
-        registry = get_registry(datasette)
-        thread = threading.Thread(
-            target=warm_models, args=(registry, settings.warm_models), daemon=True
-        )
-        thread.name = "embed-warm"
-        thread.start()
+
+
+def warm_when_serving(datasette: Datasette) -> Callable[[Application], Application]:
+    """Return an ASGI wrapper that loads models in the background when a server starts.
+
+    Only a server sends the lifespan message: ``datasette --get``, ``inspect`` and tests
+    run the startup hook too, and should not load a model for it.
+    """
+
+    def wrap(application: Application) -> Application:
+        async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "lifespan":
+                names = get_settings(datasette).warm_models
+                if names:
+                    start_thread(warm_models, get_registry(datasette), names, name="embed-warm")
+            await application(scope, receive, send)
+
+        return wrapped
+
+    return wrap
 
 
 def warm_models(registry: Registry, names: tuple[str, ...]) -> None:

@@ -67,7 +67,7 @@ def register(
     registry: Registry | Callable[[], Registry] = get_registry,
     queries: QueryEmbeddings = PROCESS_QUERIES,
     limits: Callable[[], Limits] = Limits,
-    after_embed: Callable[[], object] | None = None,
+    find_time_limit: Callable[[], Callable[[], None] | None] | None = None,
 ) -> None:
     """Register every SQL function on a connection of sqlite3, pysqlite3 or sqlite-utils.
 
@@ -77,10 +77,11 @@ def register(
             default.
         queries: the cache of query vectors.
         limits: returns how long an uncached embed may take; without limit by default.
-        after_embed: called when an uncached embed has kept a Datasette query waiting.
+        find_time_limit: returns what renews the time limit of the query that is running,
+            or None if it has none.
     """
     find_registry = (lambda: registry) if isinstance(registry, Registry) else registry
-    embed = _embed_function(find_registry, queries, limits, after_embed)
+    embed = _embed_function(find_registry, queries, limits, find_time_limit)
     for number_of_arguments in (2, 3):
         _create(conn, "llm_embed", number_of_arguments, embed)
     for name, (number_of_arguments, function) in VECTOR_FUNCTIONS.items():
@@ -110,7 +111,7 @@ def prepare(conn: sqlite3.Connection, datasette: Datasette) -> None:
         conn,
         registry=lambda: get_registry(_alive(reference)),
         limits=lambda: get_limits(_alive(reference)),
-        after_embed=compat.renew_time_limit,
+        find_time_limit=compat.find_time_limit,
     )
 
 
@@ -125,7 +126,7 @@ def _embed_function(
     find_registry: Callable[[], Registry],
     queries: QueryEmbeddings,
     limits: Callable[[], Limits],
-    after_embed: Callable[[], object] | None,
+    find_time_limit: Callable[[], Callable[[], None] | None] | None,
 ) -> Callable[..., bytes | None]:
     """Return ``llm_embed`` for one connection."""
 
@@ -139,25 +140,35 @@ def _embed_function(
         if found is not None:
             return found
         _check_item(model, item)
-        started_at = perf_counter()
         bounds = limits()
+        renew = find_time_limit() if find_time_limit is not None else None
+        if renew is not None:
+            _refuse_old_query(bounds)
         blob = queries.embed(model, item, kind=side, limits=bounds)
-        if after_embed is not None and _deserves_time(started_at, bounds):
-            after_embed()
+        # The time the model took is not the query's, and without a call nobody knows how
+        # often it was renewed.
+        if renew is not None and current_call() is not None:
+            renew()
         return blob
 
     return reports_errors(llm_embed, "llm_embed")
 
 
-def _deserves_time(started_at: float, limits: Limits) -> bool:
-    """Return whether a query that waited for this embed may have its time limit renewed.
+def _refuse_old_query(limits: Limits) -> None:
+    """Refuse to embed once more for a query that embeds row after row.
 
-    Only while it is young: one that embeds row after row would otherwise never end.
+    Each embed renews its time limit, so otherwise it would never end.
+
+    Raises:
+        EmbedError: the query began longer ago than one embed may take.
     """
     call = current_call()
-    return call is not None and (
-        limits.timeout_seconds is None or started_at - call.started_at <= limits.timeout_seconds
-    )
+    allowed = limits.timeout_seconds
+    if call is not None and allowed is not None and perf_counter() - call.started_at > allowed:
+        raise EmbedError(
+            f"this query has been embedding texts for more than {allowed:g} seconds. Embed the "
+            "table once instead, with: datasette embed create"
+        )
 
 
 def read_content(content: Any) -> Item | None:

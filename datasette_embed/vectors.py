@@ -14,7 +14,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from math import nan, sqrt
+from math import inf, nan, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import DimensionMismatchError, InvalidVectorError
@@ -107,9 +107,8 @@ def as_vectors(rows: Iterable[ArrayLike], *, dimensions: int | None = None) -> V
         A new array, or ``rows`` itself when that is one already.
 
     Raises:
-        InvalidVectorError: NaN, infinity, a number beyond float32, no numbers, something
-            that is no number, or rows of several lengths. The reason names the row,
-            counted from 0.
+        InvalidVectorError: NaN, infinity, a number beyond float32, something that is no
+            number, or rows of several lengths. The reason names the row, counted from 0.
         DimensionMismatchError: the vectors have another length than ``dimensions``.
     """
     import numpy as np
@@ -261,7 +260,7 @@ def blob_is_usable(blob: bytes) -> bool:
     if not blob or len(blob) % ITEM_SIZE:
         return False
     # In float64 the squares of float32 numbers neither vanish nor overflow.
-    return 0.0 < kernels().dot(blob, blob, FLOAT32) < float("inf")
+    return 0.0 < kernels().dot(blob, blob, FLOAT32) < inf
 
 
 def cosine(a: bytes, b: bytes) -> float | None:

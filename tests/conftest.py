@@ -68,10 +68,15 @@ def counting_model(add_plugin: Callable[[Any], None]) -> CountingModel:
 
 @pytest.fixture
 def make_datasette() -> Callable[..., Datasette]:
-    """Make a Datasette with plugin config that works on both versions and warms nothing."""
+    """Make a Datasette that warms nothing, with plugin config and ``site`` config.
 
-    def make(files: Any = (), *, config: Any = None, **options: Any) -> Datasette:
-        metadata = {"plugins": {"datasette-embed": {"warm_models": [], **(config or {})}}}
-        return Datasette(files, memory=not files, metadata=metadata, **options)
+    1.0 reads config where 0.65 reads metadata.
+    """
+
+    def make(files: Any = (), *, config: Any = None, site: Any = None, **options: Any) -> Datasette:
+        plugins = {"datasette-embed": {"warm_models": [], **(config or {})}}
+        where = "config" if hasattr(Datasette, "allowed") else "metadata"
+        configured = {where: {"plugins": plugins, **(site or {})}}
+        return Datasette(files, memory=not files, **configured, **options)
 
     return make

@@ -295,3 +295,19 @@ def test_embed_hanging_provider_process_exits():
         [sys.executable, "-c", script], capture_output=True, timeout=60, check=True, text=True
     )
     assert done.stdout == "given up\n"
+
+
+def test_embed_given_up_while_the_model_loads_process_ends_cleanly():
+    """A thread inside native code when Python ends would abort the process."""
+    script = (
+        "from datasette_embed.query_embeddings import QueryEmbeddings, Limits\n"
+        "from datasette_embed.errors import EmbedTimeoutError\n"
+        "from datasette_embed.providers.bundled import bundled_model\n"
+        "import numpy, onnxruntime\n"
+        "try:\n"
+        "    QueryEmbeddings().embed(bundled_model(), 'x', limits=Limits(timeout_seconds=0.02))\n"
+        "except EmbedTimeoutError:\n"
+        "    pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")

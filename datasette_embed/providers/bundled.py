@@ -13,13 +13,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import EmbedError, MissingDependencyError, ProviderError
 from ..models import Batch, EmbeddingModel, Item, Kind, Reading
 
-if TYPE_CHECKING:
-    import numpy as np
 
 FOLDER = Path(__file__).with_name("minilm")
 ALIASES = ("minilm", "default")

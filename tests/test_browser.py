@@ -1,0 +1,141 @@
+"""A real browser on a real server: what a person sees and does.
+
+Needs Chromium (Debian's package ``chromium``, or the path in ``CHROMIUM``).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1280, "height": 900}
+
+
+@pytest.fixture(scope="module")
+def demo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run ``datasette embed demo`` as a person would, and yield the address it prints."""
+    folder = tmp_path_factory.mktemp("demo")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = folder / "log.txt"
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "datasette", "embed", "demo", "--port", str(port)],
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + 300
+        while "Uvicorn running" not in log.read_text():
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        found = re.search(r"Search it at (\S+)", log.read_text())
+        assert found is not None
+        yield found.group(1)
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Start the machine's Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    assert path, "no Chromium: install the package chromium, or set CHROMIUM to its path"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=path,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ],
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
+def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A page that fails the test on an error in its console or a request elsewhere."""
+    context = browser.new_context(viewport=request.param)
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on(
+        "request",
+        lambda r: None if r.url.startswith("http://127.0.0.1:") else faults.append(r.url),
+    )
+    yield page
+    context.close()
+    # A wrong query is answered with status 400, which the browser's console mentions.
+    assert [fault for fault in faults if "status of 400" not in fault] == []
+
+
+def cells(page: Any, column: str) -> list[str]:
+    """Return the texts of one column of the result table."""
+    return [text.strip() for text in page.locator(f"td.col-{column}").all_inner_texts()]
+
+
+def test_demo_page_answers_the_question_in_its_address(page: Any, demo_url: str) -> None:
+    """The printed address shows functions that remove folders, the best first."""
+    page.goto(demo_url)
+    ids = cells(page, "id")
+    assert len(ids) == 20
+    assert {"os.removedirs", "pathlib.Path.rmdir", "shutil.rmtree"} & set(ids[:5])
+    scores = [float(score) for score in cells(page, "score")]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_demo_page_answers_a_question_that_is_typed(page: Any, demo_url: str) -> None:
+    """A person types other words into the form, presses Enter and gets other rows."""
+    page.goto(demo_url)
+    field = page.locator("input[name=input]")
+    field.fill("pick something at random")
+    field.press("Enter")
+    page.wait_for_url("**input=pick+something+at+random**")
+    assert any(name.startswith("random.") for name in cells(page, "id")[:5])
+
+
+def test_sql_page_shows_what_is_wrong_in_words(page: Any, demo_url: str) -> None:
+    """An unknown model is named on the page, with the models there are."""
+    origin, database = re.match(r"(http://[^/]+)(/\w+)/", demo_url).groups()  # type: ignore[union-attr]
+    sql = "select+llm_embed('nope',+'hello')"
+    response = page.goto(f"{origin}{database}?sql={sql}")
+    assert "Unknown model: nope" in page.inner_text("body")
+    assert "minilm" in page.inner_text("body")
+    assert response is not None
+
+
+def test_models_page_fits_its_width_and_its_link_works(page: Any, demo_url: str) -> None:
+    """The page of models needs no sideways scrolling, and its link runs SQL."""
+    origin = re.match(r"(http://[^/]+)/", demo_url).group(1)  # type: ignore[union-attr]
+    page.goto(f"{origin}/-/embed/models")
+    assert "all-MiniLM-L6-v2" in page.inner_text("table")
+    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(overflow) <= 0
+    page.get_by_text("try it in SQL").first.click()
+    page.locator("td.col-similarity").wait_for()
+    assert 0.3 < float(cells(page, "similarity")[0]) < 1
