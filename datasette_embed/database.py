@@ -1,6 +1,6 @@
 """Open SQLite files, and say in plain words what SQLite says in its own.
 
-Layer 2: imports ``errors``. Every connection the engine and the command line use is
+Layer 1: imports ``errors``. Every connection the engine and the command line use is
 opened here; Datasette's own connections are not. No table and no query belongs here.
 """
 

@@ -32,7 +32,7 @@ from .job_records import Claim, JobCounts, JobRecord, JobRecords, JobStatus
 from .models import EmbeddingModel, Item, Kind, Reading
 from .schema import ensure_schema
 from .sources import Row, Source
-from .store import CollectionRecord, NewEntry, Store, EntryWarning, content_hash
+from .store import CollectionRecord, EntryWarning, NewEntry, Store, content_hash
 
 WINDOW_ROWS = 1_000
 #: Items of one model call and one transaction; also what a kill can cost.

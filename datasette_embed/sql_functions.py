@@ -9,6 +9,7 @@ connection would stay open for ever.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import weakref
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from .server import get_limits
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
+
+logger = logging.getLogger(__name__)
 
 #: Scalars of one and two vectors: name -> (number of arguments, function).
 VECTOR_FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
@@ -60,6 +63,10 @@ AGGREGATES: dict[str, tuple[int, Any]] = {
     "llm_embed_top": (4, sql_vectors.Top),
 }
 
+#: SQLite's own ``cache_size``, and ours: negative numbers are units of 1,024 bytes.
+SQLITE_CACHE_SIZE = -2_000
+PAGE_CACHE_SIZE = -8_000
+
 
 def register(
     conn: sqlite3.Connection,
@@ -70,6 +77,8 @@ def register(
     find_time_limit: Callable[[], Callable[[], None] | None] | None = None,
 ) -> None:
     """Register every SQL function on a connection of sqlite3, pysqlite3 or sqlite-utils.
+
+    A page cache of SQLite's default size, too small to scan vectors, becomes 8 MB.
 
     Args:
         conn: the connection; nothing keeps it alive.
@@ -90,6 +99,22 @@ def register(
         _create(conn, name, 2, new_function())
     for name, (number_of_arguments, aggregate) in AGGREGATES.items():
         conn.create_aggregate(name, number_of_arguments, aggregate)
+    _widen_page_cache(conn)
+
+
+def _widen_page_cache(conn: sqlite3.Connection) -> None:
+    """Let SQLite keep 8 MB of pages where it would keep its default of 2 MB.
+
+    Before version 3.45 it reads the pages of large BLOBs through that cache, so a scan of
+    more vectors than fit (a few hundred) drives out all the others, every time.
+    """
+    try:
+        if conn.execute("pragma cache_size").fetchone()[0] == SQLITE_CACHE_SIZE:
+            conn.execute(f"pragma cache_size = {PAGE_CACHE_SIZE}")
+    except Exception as error:
+        # SQLite reads the file for it: one that is locked or no database says so again,
+        # to whoever runs the first query.
+        logger.debug("the page cache stays as it is: %s", error)
 
 
 def _create(

@@ -37,9 +37,7 @@ def assert_like(actual: str, expected: str) -> None:
         assert NUMBER.sub("#", got).split() == NUMBER.sub("#", wanted).split()
         if wanted.startswith(MEASURED):
             continue
-        for number, wanted_number in zip(
-            NUMBER.findall(got), NUMBER.findall(wanted), strict=True
-        ):
+        for number, wanted_number in zip(NUMBER.findall(got), NUMBER.findall(wanted), strict=True):
             if "." in wanted_number:
                 assert float(number) == pytest.approx(float(wanted_number), abs=0.02)
             else:
@@ -156,4 +154,4 @@ def test_continuous_integration_runs_the_readmes_test_command() -> None:
     script = (ROOT / ".ci" / "run").read_text("utf-8")
     newcomer = next(block for block in blocks("sh") if "pytest" in block)
     assert "pip install -e '.[test]'" in newcomer and "python -m pytest" in newcomer
-    assert "pip\" install -e '.[test]'" in script and "python\" -m pytest -q\n" in script
+    assert "pip\" install -e '.[test]'" in script and 'python" -m pytest -q\n' in script

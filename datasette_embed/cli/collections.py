@@ -14,7 +14,7 @@ from ..database import open_database, translated, write_transaction
 from ..job_records import JobRecords
 from ..schema import has_our_tables
 from ..sources import SourceSpec
-from ..store import CollectionRecord, Store, EntryWarning
+from ..store import CollectionRecord, EntryWarning, Store
 from .output import print_json, print_table, rows_text, say
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON")

@@ -25,7 +25,7 @@ from ..planning import Plan, make_plan
 from ..registry import get_registry
 from ..schema import refuse_foreign
 from ..sources import Source, SourceSpec
-from ..store import CollectionRecord, Store, EntryWarning
+from ..store import CollectionRecord, EntryWarning, Store
 from .output import duration_text, rows_text, say, size_text
 
 

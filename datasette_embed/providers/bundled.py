@@ -18,7 +18,6 @@ from typing import Any
 from ..errors import EmbedError, MissingDependencyError, ProviderError
 from ..models import Batch, EmbeddingModel, Item, Kind, Reading
 
-
 FOLDER = Path(__file__).with_name("minilm")
 ALIASES = ("minilm", "default")
 #: Texts of one length go through the graph together up to this many tokens. More does not
