@@ -17,7 +17,14 @@ from datasette.utils.sqlite import sqlite3
 
 from .errors import SourceError
 
-__all__ = ["open_database", "quoted", "sqlite3", "translated", "write_transaction"]
+__all__ = [
+    "check_writable",
+    "open_database",
+    "quoted",
+    "sqlite3",
+    "translated",
+    "write_transaction",
+]
 
 BUSY_TIMEOUT_SECONDS = 5.0
 
@@ -62,10 +69,13 @@ def open_database(
     with translated(path):
         try:
             return _connect(path, f"mode={mode}")
-        except sqlite3.OperationalError:
+        except sqlite3.OperationalError as error:
             # A file in WAL mode inside a folder nobody may write to cannot be opened
-            # read-only, unless we promise that it does not change.
-            if writable or Path(f"{path}-wal").exists():
+            # read-only, unless we promise that it does not change. We cannot promise it
+            # of a file that is locked, or that holds half a transaction.
+            is_closed = "unable to open" in str(error)
+            left_over = [Path(f"{path}{suffix}") for suffix in ("-wal", "-journal")]
+            if writable or not is_closed or any(file.exists() for file in left_over):
                 raise
             return _connect(path, "mode=ro&immutable=1")
 
@@ -98,6 +108,20 @@ def translated(source: str | Path) -> Iterator[None]:
             if part in message:
                 raise SourceError(str(source), reason) from error
         raise SourceError(str(source), message) from error
+
+
+def check_writable(conn: sqlite3.Connection) -> None:
+    """Raise sqlite3.OperationalError if nothing can be written now; the file stays as it is.
+
+    Taking the write lock is not enough: on a read-only file SQLite quietly begins a
+    transaction that only reads.
+    """
+    conn.execute("begin immediate")
+    try:
+        conn.execute("create table _embed_probe (x)")
+    finally:
+        if conn.in_transaction:
+            conn.execute("rollback")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ embeds; that is ``jobs``.
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -21,6 +22,9 @@ from .errors import JobStateError
 
 #: A running job whose owner has not been heard of for so long may be taken over.
 LEASE_SECONDS = 120
+# Tells this process from an earlier one of the same number: a container that is started
+# again often gives its process the number the dead one had.
+_PROCESS_TOKEN = secrets.token_hex(4)
 
 
 class JobStatus(StrEnum):
@@ -100,8 +104,8 @@ _SELECT = f"select {', '.join([*_COLUMNS, *_COUNTS])} from _embed_jobs"
 
 
 def owner_name() -> str:
-    """Return a name for this process: host and process id."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    """Return a name for this process: host, process id and a random token."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_PROCESS_TOKEN}"
 
 
 class JobRecords:
@@ -125,6 +129,8 @@ class JobRecords:
 
     def find_unfinished(self, collection_id: int) -> JobRecord | None:
         """Return the newest job of a collection that still has work to do, or None."""
+        if not schema.has_our_tables(self.conn):
+            return None
         row = self.conn.execute(
             f"{_SELECT} where collection_id = ? and status in (?, ?, ?, ?)"
             " order by id desc limit 1",
@@ -147,8 +153,13 @@ class JobRecords:
         """Make this process the owner of a job and set it running.
 
         Raises:
-            JobStateError: another process that is alive runs it.
+            JobStateError: another process that is alive runs it, or it was deleted.
         """
+        # Read again: another process may have claimed it since the caller looked.
+        current = self.find_job(job.id)
+        if current is None:
+            raise JobStateError(job.id, "deleted", "run the command again")
+        job = current
         if job.status is JobStatus.RUNNING and _is_alive(job):
             raise JobStateError(
                 job.id,
@@ -245,7 +256,12 @@ class JobRecords:
 
 def _record(row: tuple[Any, ...]) -> JobRecord:
     values = dict(zip(_COLUMNS, row, strict=False))
-    values["status"] = JobStatus(values["status"])
+    try:
+        values["status"] = JobStatus(values["status"])
+    except ValueError:
+        raise JobStateError(
+            values["id"], str(values["status"]), "this version knows no such state", JobStatus
+        ) from None
     return JobRecord(**values, counts=JobCounts(*row[len(_COLUMNS) :]))
 
 
@@ -253,16 +269,20 @@ def _is_alive(job: JobRecord) -> bool:
     """Say whether the process that owns a running job may still be at work."""
     if not job.owner or not job.heartbeat_at:
         return False
-    host, _, process_id = job.owner.rpartition(":")
-    if host == socket.gethostname() and not _process_exists(int(process_id)):
-        return False
-    silent = datetime.now(UTC) - datetime.fromisoformat(job.heartbeat_at)
-    return silent.total_seconds() < LEASE_SECONDS
+    try:
+        host, process_id, token = job.owner.rsplit(":", 2)
+        silent = datetime.now(UTC) - datetime.fromisoformat(job.heartbeat_at)
+        if host == socket.gethostname() and not _process_exists(int(process_id), token):
+            return False
+    except (ValueError, TypeError, OverflowError):
+        return False  # not written by us
+    # A heartbeat from the future was written by a clock that is wrong.
+    return abs(silent.total_seconds()) < LEASE_SECONDS
 
 
-def _process_exists(process_id: int) -> bool:
+def _process_exists(process_id: int, token: str) -> bool:
     if process_id == os.getpid():
-        return True
+        return token == _PROCESS_TOKEN
     if os.name == "nt":
         # There os.kill(pid, 0) would end the process: leave it to the lease.
         return True

@@ -8,61 +8,39 @@ decided by content, not by a cursor, so a run may start over as often as it like
 
 from __future__ import annotations
 
-import random
+import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 from . import vectors
+from .batches import (
+    BatchEmbedder,
+    MissingContent,
+    Paused,
+    cut_into_batches,
+    first_line,
+    warnings_of,
+)
 from .database import sqlite3, translated, write_transaction
 from .errors import (
-    DimensionMismatchError,
     EmbedError,
-    InvalidVectorError,
     JobStateError,
-    MissingDependencyError,
-    MissingKeyError,
     ModelMismatchError,
-    ModelNotAllowedError,
     ProviderError,
     SourceError,
+    UnreadableTextError,
 )
 from .job_records import Claim, JobCounts, JobRecord, JobRecords, JobStatus
-from .models import EmbeddingModel, Item, Kind, Reading
+from .models import EmbeddingModel
 from .schema import ensure_schema
 from .sources import Row, Source
-from .store import CollectionRecord, EntryWarning, NewEntry, Store, content_hash
+from .store import CollectionRecord, NewEntry, Store, content_hash
 
 WINDOW_ROWS = 1_000
-#: Items of one model call and one transaction; also what a kill can cost.
-BATCH_ITEMS = 64
-RETRIES = 5
-LONGEST_BACKOFF_SECONDS = 60.0
 #: So many items failing one after the other mean that something else is wrong.
 FAILURES_BEFORE_PAUSE = 25
-
-# Errors that no other item and no later attempt of this run can escape.
-_FATAL = (
-    DimensionMismatchError,
-    MissingDependencyError,
-    MissingKeyError,
-    ModelNotAllowedError,
-)
-
-
-class _Paused(Exception):
-    """Raised inside a run to end it in the state ``paused``."""
-
-
-@dataclass
-class _Missing:
-    """One distinct content and the rows of the window that carry it."""
-
-    content: str
-    content_hash: bytes
-    entry_ids: list[str]
-    reading: Reading = field(default_factory=lambda: Reading(0))
 
 
 def ensure_collection(
@@ -118,9 +96,12 @@ def check_collection(
     """Refuse to mix two models, or two sources, in one collection.
 
     Raises:
+        ProviderError: the model takes no text.
         ModelMismatchError: the collection belongs to another model.
         SourceError: it was made from something else.
     """
+    if not model.supports_text:
+        raise ProviderError(model.model_id, "embeds binary data only, and rows are text")
     if collection is None:
         return
     if collection.model_id != model.model_id:
@@ -173,10 +154,11 @@ class JobRun:
         self.counts = JobCounts()
         self._store = Store(conn)
         self._records = JobRecords(conn)
-        self._rows_total = rows_total
+        self.rows_total = rows_total
         self._remove = remove
-        self._report = report
-        self._pause = pause or threading.Event()
+        self.report = report
+        self.pause = pause or threading.Event()
+        self._embedder = BatchEmbedder(model, self.pause, collection.dimensions)
         self.reason: str | None = None
         self._failures_in_a_row = 0
         self._failing: list[str] = []
@@ -189,13 +171,13 @@ class JobRun:
             EmbedError: the job failed; its state and reason are recorded first.
         """
         with translated(self.path), write_transaction(self.conn):
-            claim = self._records.claim(self.job, self._rows_total)
+            claim = self._records.claim(self.job, self.rows_total)
         try:
             with translated(self.path):
                 self._run(claim)
                 self._end(claim, JobStatus.FINISHED, None)
             return JobStatus.FINISHED
-        except _Paused as paused:
+        except Paused as paused:
             self.reason = str(paused) or None
             self._end(claim, JobStatus.PAUSED, self.reason)
             return JobStatus.PAUSED
@@ -205,21 +187,25 @@ class JobRun:
             interrupted = isinstance(error, KeyboardInterrupt)
             # Where the file itself is what failed, this fails too, and the job is freed
             # by the end of its process.
-            with suppress(sqlite3.Error):
+            with suppress(SourceError, JobStateError):
                 self._end(
                     claim,
                     JobStatus.PAUSED if interrupted else JobStatus.FAILED,
-                    "interrupted" if interrupted else _first_line(error),
+                    "interrupted" if interrupted else first_line(error),
                 )
             raise
 
     def _end(self, claim: Claim, status: JobStatus, reason: str | None) -> None:
-        with write_transaction(self.conn):
+        with translated(self.path), write_transaction(self.conn):
             self._records.end(claim, status, self.counts, reason)
 
     def _run(self, claim: Claim) -> None:
-        self.conn.execute("create temp table if not exists _embed_seen (id text primary key)")
-        self.conn.execute("delete from temp._embed_seen")
+        self.conn.execute("drop table if exists temp._embed_seen")
+        self.conn.execute("create temp table _embed_seen (id text primary key)")
+        self.conn.execute("drop table if exists temp._embed_replaced")
+        self.conn.execute(
+            "create temp table _embed_replaced (content_hash blob primary key, embedding blob)"
+        )
         for window in self.source.iter_windows(WINDOW_ROWS):
             self._run_window(claim, window)
         with write_transaction(self.conn):
@@ -227,7 +213,7 @@ class JobRun:
             self._records.forget_failures(claim.job_id, self._failing)
             if self._remove:
                 self.counts.removed += self._delete_unseen()
-        self._report(self.counts)
+        self.report(self.counts)
 
     def _delete_unseen(self) -> int:
         return int(
@@ -247,6 +233,7 @@ class JobRun:
             item.reading = reading
         reused = self._find_reusable(missing)
         with write_transaction(self.conn):
+            self._keep_replaced(missing)
             self._store.write_contents(self.collection.id, to_store)
             for item in missing:
                 if item.content_hash in reused:
@@ -258,18 +245,18 @@ class JobRun:
                 [(self._id_for_failure(row), row.problem) for row in window if row.problem],
             )
             self._records.checkpoint(claim, self.counts)
-        self._report(self.counts)
+        self.report(self.counts)
         missing = [item for item in missing if item.content_hash not in reused]
-        for batch in _batches(missing, self.model):
-            if self._pause.is_set():
-                raise _Paused
+        for batch in cut_into_batches(missing, self.model):
+            if self.pause.is_set():
+                raise Paused
             self._run_batch(claim, batch)
 
-    def _compare(self, window: list[Row]) -> tuple[list[_Missing], list[tuple[str, str]]]:
+    def _compare(self, window: list[Row]) -> tuple[list[MissingContent], list[tuple[str, str]]]:
         """Return what is missing, one item a distinct content, and the contents to store."""
         ids = [row.entry_id for row in window if row.entry_id is not None]
         states = self._store.find_states(self.collection.id, ids)
-        missing: dict[bytes, _Missing] = {}
+        missing: dict[bytes, MissingContent] = {}
         to_store: list[tuple[str, str]] = []
         seen: list[tuple[str]] = []
         for row in window:
@@ -288,7 +275,7 @@ class JobRun:
             digest = content_hash(row.content)
             state = states.get(row.entry_id)
             if state is None or state.content_hash != digest:
-                item = missing.setdefault(digest, _Missing(row.content, digest, []))
+                item = missing.setdefault(digest, MissingContent(row.content, digest, []))
                 item.entry_ids.append(row.entry_id)
                 continue
             self.counts.rows_done += 1
@@ -306,11 +293,12 @@ class JobRun:
     def _id_for_failure(self, row: Row) -> str:
         return row.entry_id if row.entry_id is not None else "(a row without an id)"
 
-    def _find_reusable(self, missing: Sequence[_Missing]) -> dict[bytes, bytes]:
+    def _find_reusable(self, missing: Sequence[MissingContent]) -> dict[bytes, bytes]:
         """Return vectors stored for the same content under another id, if they are sound."""
         found = self._store.find_by_hashes(
             self.collection.id, (item.content_hash for item in missing)
         )
+        found.update(self._find_replaced([i for i in missing if i.content_hash not in found]))
         dimensions = self.collection.dimensions
         return {
             digest: blob
@@ -321,90 +309,85 @@ class JobRun:
             and vectors.is_usable(vectors.decode(blob))
         }
 
+    def _keep_replaced(self, missing: Sequence[MissingContent]) -> None:
+        """Set aside the vectors that are about to be replaced.
+
+        Their contents may only have moved to rows further down.
+        """
+        ids = [entry_id for item in missing for entry_id in item.entry_ids]
+        self.conn.execute(
+            "insert or ignore into temp._embed_replaced select content_hash, embedding"
+            " from embeddings where collection_id = ? and content_hash is not null"
+            " and id in (select value from json_each(?))",
+            (self.collection.id, json.dumps(ids)),
+        )
+
+    def _find_replaced(self, missing: Sequence[MissingContent]) -> dict[bytes, bytes]:
+        found = {}
+        for item in missing:
+            row = self.conn.execute(
+                "select embedding from temp._embed_replaced where content_hash = ?",
+                (item.content_hash,),
+            ).fetchone()
+            if row:
+                found[item.content_hash] = row[0]
+        return found
+
     # -- one batch -----------------------------------------------------------------
 
-    def _run_batch(self, claim: Claim, batch: list[_Missing]) -> None:
-        embedded: list[tuple[_Missing, bytes]] = []
+    def _run_batch(self, claim: Claim, batch: list[MissingContent]) -> None:
+        embedded: list[tuple[MissingContent, bytes]] = []
         failures: list[tuple[str, str]] = []
-        pause_reason = None
-        for item, outcome in self._embed(batch):
-            if isinstance(outcome, bytes):
-                embedded.append((item, outcome))
-                self._failures_in_a_row = 0
-                continue
-            failures += [(entry_id, _first_line(outcome)) for entry_id in item.entry_ids]
-            self._failures_in_a_row += 1
-            if self._failures_in_a_row >= FAILURES_BEFORE_PAUSE:
-                pause_reason = (
-                    f"{self._failures_in_a_row} texts failed one after the other, "
-                    f"the last with: {_first_line(outcome)}"
-                )
-                break
+        stopped: Exception | None = None
+        try:
+            for item, outcome in self._embedder.embed(batch):
+                if isinstance(outcome, bytes):
+                    embedded.append((item, outcome))
+                    self._failures_in_a_row = 0
+                else:
+                    message = first_line(outcome)
+                    failures += [(entry_id, message) for entry_id in item.entry_ids]
+                    self._count_failure(outcome)
+        except (Paused, EmbedError) as error:
+            stopped = error  # but what has been paid for is kept
         with write_transaction(self.conn):
+            self._write_dimensions()
             for item, blob in embedded:
                 self._write(item, blob)
                 self.counts.embedded += 1
                 self.counts.reused += len(item.entry_ids) - 1
+            self.counts.tokens = self._embedder.tokens
             self.counts.failed += len(failures)
             self._failing += [entry_id for entry_id, _ in failures]
             self.counts.rows_done += len(failures) + sum(len(i.entry_ids) for i, _ in embedded)
             self._records.record_failures(claim.job_id, failures)
             self._records.checkpoint(claim, self.counts)
-        self._report(self.counts)
-        if pause_reason:
-            raise _Paused(pause_reason)
+        self.report(self.counts)
+        if stopped:
+            raise stopped
 
-    def _embed(self, batch: list[_Missing]) -> Iterator[tuple[_Missing, bytes | EmbedError]]:
-        """Yield each item with its blob or its error; a batch that fails is cut in two.
+    def _count_failure(self, error: EmbedError) -> None:
+        """Give up when one text after the other fails, for reasons that are not the text's.
 
         Raises:
-            EmbedError: one that every other item would meet too.
+            Paused: with the reason.
         """
-        try:
-            answer = self._embed_with_retries([item.content for item in batch])
-        except _FATAL:
-            raise
-        except (ProviderError, InvalidVectorError) as error:
-            if len(batch) == 1:
-                yield batch[0], error
-                return
-            middle = len(batch) // 2
-            yield from self._embed(batch[:middle])
-            yield from self._embed(batch[middle:])
+        if isinstance(error, UnreadableTextError):
             return
-        for item, vector in zip(batch, answer, strict=True):
-            yield item, vectors.encode(vector)
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= FAILURES_BEFORE_PAUSE:
+            raise Paused(
+                f"{self._failures_in_a_row} texts failed one after the other, "
+                f"the last with: {first_line(error)}"
+            )
 
-    def _embed_with_retries(self, contents: list[Item]) -> Iterable[Sequence[float]]:
-        for attempt in range(RETRIES + 1):
-            try:
-                answer = self.model.embed_checked(contents, kind=Kind.DOCUMENT)
-            except ProviderError as error:
-                if not error.retryable:
-                    raise
-                if attempt == RETRIES:
-                    raise _Paused(f"the model kept failing: {_first_line(error)}") from error
-                # Full jitter, so that many waiting clients do not come back together.
-                backoff = random.uniform(0, min(LONGEST_BACKOFF_SECONDS, 2.0**attempt))
-                if self._pause.wait(error.retry_after_seconds or backoff):
-                    raise _Paused from error
-                continue
-            self.counts.tokens += answer.tokens or 0
-            self._check_dimensions(answer.vectors.shape[1])
-            rows: Iterable[Sequence[float]] = answer.vectors
-            return rows
-        raise AssertionError("unreachable: the last attempt returns or raises")
+    def _write_dimensions(self) -> None:
+        if self.collection.dimensions is None and self._embedder.dimensions is not None:
+            self._store.set_dimensions(self.collection.id, self._embedder.dimensions)
+            self.collection = replace(self.collection, dimensions=self._embedder.dimensions)
 
-    def _check_dimensions(self, dimensions: int) -> None:
-        if self.collection.dimensions is None:
-            with write_transaction(self.conn):
-                self._store.set_dimensions(self.collection.id, dimensions)
-            self.collection = self._store.get_collection(self.collection.name)
-        elif self.collection.dimensions != dimensions:
-            raise DimensionMismatchError(self.collection.dimensions, dimensions)
-
-    def _write(self, item: _Missing, blob: bytes) -> None:
-        warnings = tuple(_warnings(item.reading, self.model.max_tokens))
+    def _write(self, item: MissingContent, blob: bytes) -> None:
+        warnings = tuple(warnings_of(item.reading, self.model.max_tokens))
         content = item.content if self.collection.store else None
         self._store.write_entries(
             self.collection.id,
@@ -413,34 +396,3 @@ class JobRun:
                 for entry_id in item.entry_ids
             ],
         )
-
-
-def is_unreadable(reading: Reading) -> bool:
-    """Say whether more than a fifth of a text means nothing to the model."""
-    return reading.unknown_tokens * 5 > reading.tokens
-
-
-def _warnings(reading: Reading, max_tokens: int | None) -> Iterator[tuple[EntryWarning, int, int]]:
-    if max_tokens is not None and reading.tokens > max_tokens:
-        yield EntryWarning.TRUNCATED, reading.tokens, reading.tokens - max_tokens
-    if is_unreadable(reading):
-        yield EntryWarning.UNREADABLE, reading.tokens, reading.unknown_tokens
-
-
-def _batches(missing: list[_Missing], model: EmbeddingModel) -> Iterator[list[_Missing]]:
-    """Cut a window into batches of texts of like length, which pad each other least.
-
-    The batches come in a shuffled order: short ones first would promise an end that the
-    long ones then put off.
-    """
-    size = min(BATCH_ITEMS, model.batch_size or BATCH_ITEMS)
-    ordered = sorted(missing, key=lambda item: item.reading.tokens)
-    starts = list(range(0, len(ordered), size))
-    random.Random(0).shuffle(starts)
-    for start in starts:
-        yield ordered[start : start + size]
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__

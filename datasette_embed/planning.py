@@ -1,6 +1,6 @@
 """What a run would do, and what it would cost, before it starts.
 
-Layer 8: imports ``database``, ``models``, ``sources``, ``store`` and ``errors``. Reads only;
+Layer 8: imports ``batches``, ``models``, ``sources``, ``store`` and ``errors``. Reads only;
 the run itself is ``jobs``.
 """
 
@@ -10,6 +10,8 @@ import random
 import time
 from dataclasses import dataclass
 
+from .batches import embed_items
+from .errors import InvalidVectorError, ProviderError
 from .models import EmbeddingModel, Kind
 from .sources import Source
 from .store import CollectionRecord, Store, content_hash
@@ -41,7 +43,7 @@ class Plan:
         tokens: tokens the model will read; an estimate when ``is_sampled``.
         too_long: rows longer than the model reads; an estimate when ``is_sampled``.
         cost_usd: None when the model has no price.
-        duration_seconds: None when it was not timed.
+        duration_seconds: None when it was not timed, or a text of the sample failed.
         disk_bytes: what the new vectors take, about.
     """
 
@@ -146,5 +148,8 @@ def _estimate(plan: Plan, sample: list[str], model: EmbeddingModel) -> None:
         timed = sample[:TIMED_SAMPLE]
         model.warm()
         started = time.perf_counter()
-        model.embed_checked(list(timed), kind=Kind.DOCUMENT)
+        try:
+            embed_items(model, timed, Kind.DOCUMENT)
+        except (ProviderError, InvalidVectorError):
+            return  # the run finds the text that fails, and goes on without it
         plan.duration_seconds = (time.perf_counter() - started) / len(timed) * plan.contents

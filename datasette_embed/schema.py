@@ -110,7 +110,7 @@ create table _embed_failures (
 
 _BUMP = """
   insert into _embed_generations (collection_id, generation)
-    select {row}.collection_id, 0 where not exists (
+    select {row}.collection_id, 0 where typeof({row}.collection_id) = 'integer' and not exists (
       select 1 from _embed_generations where collection_id = {row}.collection_id);
   update _embed_generations set generation = generation + 1
     where collection_id = {row}.collection_id;
@@ -123,9 +123,16 @@ _BUMP = """
 TRIGGERS = {
     "_embed_entry_inserted": "create trigger _embed_entry_inserted after insert on embeddings begin"
     + _BUMP.format(row="new")
-    + "end",
+    # A tool that replaces rows without recursive triggers fires no deletion.
+    + """
+  delete from _embed_warnings where collection_id = new.collection_id and entry_id = new.id;
+end""",
     "_embed_entry_updated": "create trigger _embed_entry_updated after update on embeddings begin"
     + _BUMP.format(row="new")
+    + "end",
+    "_embed_entry_moved": """create trigger _embed_entry_moved
+after update of collection_id on embeddings when old.collection_id is not new.collection_id begin"""
+    + _BUMP.format(row="old")
     + "end",
     "_embed_entry_deleted": "create trigger _embed_entry_deleted after delete on embeddings begin"
     + _BUMP.format(row="old")

@@ -82,14 +82,16 @@ class SourceSpec:
         Raises:
             SourceError: the stored definition is not one.
         """
-        try:
-            fields: dict[str, Any] = {
-                name: tuple(map(str, value)) if isinstance(value, list) else value
-                for name, value in stored.items()
-            }
-            return cls(**fields)
-        except (TypeError, AttributeError) as error:
-            raise SourceError("the collection's source", f"cannot be read: {error}") from error
+        fields: dict[str, Any] = {}
+        for name, value in stored.items():
+            default = getattr(cls, name, None) if name in cls.__dataclass_fields__ else ...
+            expected = str if default is None else list if default == () else type(default)
+            if not isinstance(value, expected):
+                raise SourceError(
+                    "the collection's source", f"cannot be read: {name!r} is not what it should be"
+                )
+            fields[name] = tuple(map(str, value)) if isinstance(value, list) else value
+        return cls(**fields)
 
     @property
     def name(self) -> str:
@@ -129,12 +131,13 @@ class Source:
     # -- opening -------------------------------------------------------------------
 
     def _open(self, spec: SourceSpec) -> None:
-        self._from = f"({spec.sql})" if spec.sql else self._known_table(str(spec.table))
+        self._from = _subquery(spec.sql) if spec.sql else self._known_table(str(spec.table))
         names = self._column_names()
         primary_key, paging_key = self._keys(spec)
         id_columns = list(spec.id_columns) or primary_key or names[:1]
         self._check_columns([c for c in id_columns if c not in _ROWIDS], names)
-        self._where = f"({spec.where})" if spec.where else "1"
+        # On a line of its own, for it may end in a comment.
+        self._where = f"({spec.where}\n)" if spec.where else "1"
         self.conn.execute(f"select 1 from {self._from} where {self._where} limit 0")
         self._template = spec.template
         if spec.template:
@@ -161,7 +164,8 @@ class Source:
         names = [row[0] for row in rows]
         if name not in names:
             raise SourceError(
-                self.path, f"no table named '{name}'. Tables and views: {', '.join(names)}"
+                self.path,
+                f"no table named '{name}'. Tables and views: {', '.join(names) or 'none'}",
             )
         return quoted(name)
 
@@ -174,8 +178,9 @@ class Source:
                 raise SourceError(
                     self.path, "the query returns one column: select an id first, then the text"
                 )
+            lowered = [name.lower() for name in names]
             for name in names:
-                if names.count(name) > 1:
+                if lowered.count(name.lower()) > 1:
                     raise SourceError(
                         self.path, f"the query returns two columns named '{name}': rename one (AS)"
                     )
@@ -184,14 +189,15 @@ class Source:
     def _keys(self, spec: SourceSpec) -> tuple[list[str], list[str]]:
         """Return the columns of the primary key, and the expressions to page by.
 
-        Both are empty for a view and a query, whose rows have no key.
+        Both are empty for a view, a query and a virtual table, whose rows may have no key.
         """
         if not spec.table:
             return [], []
         database = sqlite_utils.Database(self.conn, recursive_triggers=False, execute_plugins=False)
         if spec.table in database.view_names():
             return [], []
-        primary_key = list(database.table(spec.table).pks)
+        table = database.table(spec.table)
+        primary_key = [] if table.use_rowid else list(table.pks)
         names = {name.lower() for name in self._column_names()}
         for alias in _ROWIDS:
             if alias not in names:
@@ -199,7 +205,7 @@ class Source:
                     self.conn.execute(f"select {alias} from {self._from} limit 0")
                 except sqlite3.OperationalError:
                     break  # WITHOUT ROWID: its primary key allows no NULL, so it can be paged by
-                return [alias if c == "rowid" else c for c in primary_key], [alias]
+                return primary_key or [alias], [alias]
         return primary_key, [quoted(column) for column in primary_key]
 
     def _check_columns(self, columns: Sequence[str], names: list[str]) -> None:
@@ -228,23 +234,27 @@ class Source:
         ).fetchall()
         if not sample:
             raise SourceError(self.path, f"'{spec.table}' has no rows to embed")
-        prose, text = [], []
+        prose, text, empty = [], [], []
         for column, values in zip(others, zip(*sample, strict=True), strict=False):
             texts = [value for value in values if isinstance(value, str) and value.strip()]
             if texts:
                 text.append(column)
+            if all(value is None or isinstance(value, str) for value in values) and not texts:
+                empty.append(column)
             if sum(" " in value.strip() for value in texts) * 2 > len(texts):
                 prose.append(column)
-        if not text:
+        if not text and not empty:
             raise SourceError(
                 self.path, f"'{spec.table}' has no column of text: name some with --columns"
             )
-        return prose or text
+        return prose or text or empty
 
     def _refuse_repeated_ids(self) -> None:
-        ids = ", ".join(self._ids)
+        # As text, for 1 and '1' are one entry; and NULL is no id at all.
+        ids = ", ".join(f"cast({column} as text)" for column in self._ids)
+        present = " and ".join(f"{column} is not null" for column in self._ids)
         twice = self.conn.execute(
-            f"select {self._ids[0]}, count(*) from {self._from} where {self._where}"
+            f"select {self._ids[0]}, count(*) from {self._from} where {self._where} and {present}"
             f" group by {ids} having count(*) > 1 limit 1"
         ).fetchone()
         if twice:
@@ -293,11 +303,11 @@ class Source:
             SourceError: the file cannot be read (any longer).
         """
         key = ", ".join(self._key)
-        marks = ", ".join("?" * len(self._key))
         select = f"select {', '.join([*self._key, *self._ids, *self._texts])} from {self._from}"
         first_text = len(self._key) + len(self._ids)
         last: tuple[Any, ...] = ()
         while True:
+            marks = ", ".join("cast(? as text)" if type(v) is _NotUtf8 else "?" for v in last)
             after = f"and ({key}) > ({marks})" if last else ""
             with translated(self.path):
                 records = self.conn.execute(
@@ -326,7 +336,7 @@ class Source:
     def _row(self, ids: tuple[Any, ...], values: tuple[Any, ...]) -> Row:
         entry_id = entry_id_of(ids)
         if entry_id is None:
-            return Row(None, "", "the row has no usable id: NULL or binary in its key")
+            return Row(None, "", "the row has no usable id: NULL, binary or not text in its key")
         for column, value in zip(self._columns, values, strict=True):
             if isinstance(value, _NotUtf8):
                 return Row(entry_id, "", f"column '{column}' holds text that is not UTF-8")
@@ -356,6 +366,11 @@ def _decoded(data: bytes) -> str | bytes:
         return _NotUtf8(data)
 
 
+def _subquery(sql: str) -> str:
+    # People end a query with a semicolon or a comment.
+    return f"({sql.rstrip().rstrip(';')}\n)"
+
+
 def _expression(column: str) -> str:
     return column if column in _ROWIDS else quoted(column)
 
@@ -363,9 +378,10 @@ def _expression(column: str) -> str:
 def entry_id_of(key: Sequence[Any]) -> str | None:
     """Return the entry id of a primary key: plain text, or Datasette's comma form.
 
-    None when a part is NULL or binary, which no text can stand for.
+    None when a part is NULL or binary, which no text can stand for, or holds the character
+    NUL, at which SQLite's JSON functions end a text.
     """
-    if any(part is None or isinstance(part, bytes) for part in key):
+    if any(part is None or isinstance(part, bytes) or "\0" in str(part) for part in key):
         return None
     if len(key) == 1:
         return str(key[0])

@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -69,6 +70,15 @@ def content_hash(content: str | bytes) -> bytes:
     """Return the md5 of the content, 16 bytes, as LLM computes it."""
     data = content.encode("utf-8") if isinstance(content, str) else content
     return hashlib.md5(data, usedforsecurity=False).digest()
+
+
+def _source(stored: str) -> dict[str, Any]:
+    """Return a stored source definition; one that cannot be read stays one that is refused."""
+    with suppress(ValueError, TypeError):
+        parsed = json.loads(stored)
+        if isinstance(parsed, dict):
+            return parsed
+    return {"definition": str(stored)}
 
 
 class Store:
@@ -132,7 +142,7 @@ class Store:
             dimensions=dimensions or self._stored_dimensions(collection_id),
             metric=metric,
             fingerprint=fingerprint,
-            source=json.loads(source) if source else None,
+            source=_source(source) if source else None,
             store=bool(store),
             created_at=created_at,
         )
@@ -141,8 +151,9 @@ class Store:
         """Return the most frequent length of the first stored vectors, in numbers."""
         row = self.conn.execute(
             "select length(embedding) / 4 from (select embedding from embeddings"
-            " where collection_id = ? and embedding is not null limit 100)"
-            " where length(embedding) % 4 = 0 group by 1 order by count(*) desc limit 1",
+            " where collection_id = ? and typeof(embedding) = 'blob' limit 100)"
+            " where length(embedding) > 0 and length(embedding) % 4 = 0"
+            " group by 1 order by count(*) desc limit 1",
             (collection_id,),
         ).fetchone()
         return row[0] if row else None
@@ -357,7 +368,8 @@ class Store:
             "select warning, count(*) from _embed_warnings where collection_id = ? group by 1",
             (collection_id,),
         )
-        return {EntryWarning(name): count for name, count in rows}
+        known = {warning.value for warning in EntryWarning}
+        return {EntryWarning(name): count for name, count in rows if name in known}
 
     def list_warnings(
         self, collection_id: int, warning: EntryWarning, limit: int

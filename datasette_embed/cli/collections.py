@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from ..database import open_database, translated, write_transaction
+from ..errors import SourceError
 from ..job_records import JobRecords
-from ..schema import has_our_tables
 from ..sources import SourceSpec
 from ..store import CollectionRecord, EntryWarning, Store
 from .output import print_json, print_table, rows_text, say
@@ -47,7 +47,14 @@ def list_(db: str, as_json: bool) -> None:
 @collections.command()
 @click.argument("db", type=click.Path())
 @click.argument("name")
-@click.option("-n", "--number", default=20, show_default=True, help="How many warnings to name")
+@click.option(
+    "-n",
+    "--number",
+    default=20,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="How many warnings to name",
+)
 @_json
 def show(db: str, name: str, number: int, as_json: bool) -> None:
     """Show what collection NAME is made of, and which of its rows to look at."""
@@ -57,10 +64,8 @@ def show(db: str, name: str, number: int, as_json: bool) -> None:
         described = _described(store, record)
         counts = store.count_warnings(record.id)
         named = {w: store.list_warnings(record.id, w, number) for w in counts}
-        job = None
-        if has_our_tables(conn):
-            unfinished = JobRecords(conn).find_unfinished(record.id)
-            job = unfinished and {"id": unfinished.id, "status": unfinished.status.value}
+        unfinished = JobRecords(conn).find_unfinished(record.id)
+        job = unfinished and {"id": unfinished.id, "status": unfinished.status.value}
     if as_json:
         described["unfinished_job"] = job
         described["warnings"] = {
@@ -110,13 +115,20 @@ _MEANINGS = {
 }
 
 
+def _source_text(record: CollectionRecord) -> str | None:
+    try:
+        return str(SourceSpec.from_json(record.source)) if record.source else None
+    except SourceError as error:
+        return error.reason
+
+
 def _described(store: Store, record: CollectionRecord) -> dict[str, Any]:
     return {
         "name": record.name,
         "entries": store.count(record.id),
         "dimensions": record.dimensions,
         "model": record.model_id,
-        "source": str(SourceSpec.from_json(record.source)) if record.source else None,
+        "source": _source_text(record),
         "stores_text": record.store,
         "created_at": record.created_at,
     }

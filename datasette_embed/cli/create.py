@@ -9,16 +9,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..database import open_database, sqlite3, translated, write_transaction
+from ..database import check_writable, open_database, sqlite3, translated
 from ..errors import SourceError
-from ..job_records import JobCounts, JobStatus
+from ..job_records import JobCounts, JobRecords, JobStatus
 from ..jobs import JobRun, check_collection, ensure_collection
 from ..models import EmbeddingModel
 from ..planning import Plan, make_plan
@@ -107,7 +107,8 @@ def sync(db: str, collections: tuple[str, ...], source_db: str | None, keep_remo
             raise SourceError(
                 f"collection '{record.name}'", "its rows are in another file: name it with --from"
             )
-        with _opened(source_db or db, spec) as source:
+        # --from names the file of those whose rows are elsewhere, not of the others.
+        with _opened(str(source_db) if spec.is_elsewhere else db, spec) as source:
             run_collection(db, record.name, source, remove=not keep_removed)
 
 
@@ -144,8 +145,11 @@ def run_collection(
         EmbedError: nothing was changed, or the job's row says how far it came.
         click.exceptions.Exit: 1, when the job was paused.
     """
+    unfinished = None
     with _existing(path) as conn:
         collection = Store(conn).find_collection(name) if conn else None
+        if conn and collection:
+            unfinished = JobRecords(conn).find_unfinished(collection.id)
         if model_id is None and collection:
             model_id = collection.model_id
         model = get_registry().get(model_id or "default")
@@ -154,41 +158,46 @@ def run_collection(
         plan = make_plan(
             source, model, Store(conn) if conn else None, collection, store_content=keeps_content
         )
-    _refuse_nothing(plan, source)
+    if collection is None:
+        _refuse_nothing(plan, source)
     _say_plan(plan, source, model, remove)
-    if collection and plan.is_up_to_date and not (remove and plan.removable):
+    # A job that was killed after its last batch still waits to be finished.
+    if collection and plan.is_up_to_date and not (remove and plan.removable) and not unfinished:
         return
-    with closing(open_database(path, writable=True, create=True)) as conn:
-        with translated(path):
-            collection, job = ensure_collection(
-                conn, path, name, model, source, store_content=store
-            )
-        with _pausing() as pause, _progress(plan) as report:
-            started = time.perf_counter()
-            run = JobRun(
-                conn,
-                path,
-                collection,
-                job,
-                source,
-                model,
-                rows_total=plan.rows,
-                remove=remove,
-                report=report,
-                pause=pause,
-            )
-            status = run.run()
-        _say_counts(run.counts, time.perf_counter() - started)
+    with closing(open_database(path, writable=True, create=True)) as conn, translated(path):
+        collection, job = ensure_collection(conn, path, name, model, source, store_content=store)
+        run = JobRun(
+            conn, path, collection, job, source, model, rows_total=plan.rows, remove=remove
+        )
+        status = _run(run)
         _say_warnings(Store(conn), path, collection, model)
+    _say_end(run, status)
+
+
+def _run(run: JobRun) -> JobStatus:
+    """Run a job with a progress bar; Ctrl-C pauses it."""
+    started = time.perf_counter()
+    with _pausing(run), _progress(run):
+        status = run.run()
+    _say_counts(run.counts, time.perf_counter() - started)
+    return status
+
+
+def _say_end(run: JobRun, status: JobStatus) -> None:
+    """Say what to do next.
+
+    Raises:
+        click.exceptions.Exit: 1, when the job was paused.
+    """
     if run.counts.failed:
         say(
             f"{rows_text(run.counts.failed)} could not be embedded. "
-            f"Which, and why: datasette embed jobs show {path} {job.id}"
+            f"Which, and why: datasette embed jobs show {run.path} {run.job.id}"
         )
     if status is JobStatus.PAUSED:
         say(f"Paused{': ' + run.reason if run.reason else ''}. Run the same command to go on.")
         raise click.exceptions.Exit(1)
-    say(f'Search it: datasette embed search {path} {name} "some words"')
+    say(f'Search it: datasette embed search {run.path} {run.collection.name} "some words"')
 
 
 def _names(columns: str | None) -> tuple[str, ...]:
@@ -214,8 +223,7 @@ def _existing(path: str) -> Iterator[sqlite3.Connection | None]:
         return
     with closing(open_database(path, writable=True)) as conn, translated(path):
         refuse_foreign(conn, path)
-        with write_transaction(conn):
-            pass
+        check_writable(conn)
         yield conn
 
 
@@ -293,28 +301,27 @@ def _say_warnings(
 
 
 @contextmanager
-def _pausing() -> Iterator[threading.Event]:
+def _pausing(run: JobRun) -> Iterator[None]:
     """Turn the first Ctrl-C into a pause after the batch in flight; a second one ends it."""
-    pause = threading.Event()
 
     def handle(number: int, frame: Any) -> None:
-        if pause.is_set():
+        if run.pause.is_set():
             raise KeyboardInterrupt
-        pause.set()
+        run.pause.set()
         say("\nPausing after this batch (Ctrl-C again to stop at once)")
 
     if threading.current_thread() is not threading.main_thread():
-        yield pause
+        yield
         return
     before = signal.signal(signal.SIGINT, handle)
     try:
-        yield pause
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
-def _progress(plan: Plan) -> Iterator[Callable[[JobCounts], None]]:
+def _progress(run: JobRun) -> Iterator[None]:
     """Show rows done, rows a second and the time left, on a terminal."""
     started = time.perf_counter()
 
@@ -323,15 +330,12 @@ def _progress(plan: Plan) -> Iterator[Callable[[JobCounts], None]]:
         return f"{done / (time.perf_counter() - started):.0f} rows/s" if done else ""
 
     with click.progressbar(
-        length=plan.rows,
+        length=run.rows_total,
         label="Embedding",
         show_pos=True,
         show_eta=True,
         item_show_func=speed,
         file=sys.stderr,
     ) as bar:
-
-        def report(counts: JobCounts) -> None:
-            bar.update(counts.rows_done - bar.pos, counts)
-
-        yield report
+        run.report = lambda counts: bar.update(counts.rows_done - bar.pos, counts)
+        yield

@@ -77,11 +77,11 @@ def _write_rows(db: str) -> None:
     Raises:
         SourceError: the file exists and is something else than this demo.
     """
-    is_new = not Path(db).exists()
     with closing(open_database(db, writable=True, create=True)) as conn, translated(db):
         if has_table(conn, TABLE) and set(StdlibRow._fields) <= columns_of(conn, TABLE):
             return
-        if not is_new:
+        # An empty file is what an interruption before the first write leaves behind.
+        if conn.execute("select 1 from sqlite_master").fetchone():
             raise SourceError(db, "exists and is not the demo: name another file")
         say("Reading the functions and classes of Python's standard library …")
         rows = list(iter_stdlib_rows())

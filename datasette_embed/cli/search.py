@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
+from ..batches import embed_items, is_unreadable
 from ..database import open_database, translated
 from ..errors import EmbedError, SourceError
-from ..jobs import is_unreadable
 from ..models import EmbeddingModel, Kind
 from ..registry import get_registry
 from ..search.exact import Hits, nearest
@@ -42,7 +42,7 @@ def search(db: str, collection: str, text: str, number: int, as_json: bool) -> N
         if not text.strip():
             raise SourceError("the text to search for", "is empty")
         _warn_of(model, text)
-        vector = model.embed_checked([text], kind=Kind.QUERY).vectors[0]
+        vector = embed_items(model, [text], Kind.QUERY).vectors[0]
         _print(db, store, record, nearest(store, record, encode(vector), number), as_json)
 
 
@@ -113,10 +113,10 @@ def _contents(
 ) -> dict[str, str]:
     """Return the text of these entries: as stored, else from the table's rows."""
     contents = store.find_contents(record.id, entry_ids)
-    spec = SourceSpec.from_json(record.source) if record.source else None
-    if spec is None or spec.is_elsewhere or not spec.table or not Path(db).exists():
-        return contents
     try:
+        spec = SourceSpec.from_json(record.source) if record.source else None
+        if spec is None or spec.is_elsewhere or not spec.table or not Path(db).exists():
+            return contents
         with closing(open_database(db)) as conn:
             source = Source(conn, spec, db)
             for entry_id in entry_ids:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ..errors import EmbedError, MissingDependencyError, ProviderError
+from ..errors import MissingDependencyError, ProviderError
 from ..models import Batch, EmbeddingModel, Item, Kind, Reading
 
 FOLDER = Path(__file__).with_name("minilm")
@@ -136,16 +136,19 @@ class BundledModel(EmbeddingModel):
         if self._session is not None:
             return
         with self._lock:
-            if self._session is None:
-                _check_packages(self._import)
-                self._tokenizer = self._translated(self._new_tokenizer)
-                self._session = self._translated(self._new_session)
+            if self._session is not None:
+                return
+            try:
+                import numpy  # noqa: F401
 
-    @staticmethod
-    def _import() -> None:
-        import numpy  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import tokenizers  # noqa: F401
+                self._tokenizer = self._new_tokenizer()
+                # Last, as the other threads take it for the sign that all is loaded.
+                self._session = self._new_session()
+            except ImportError as error:
+                raise MissingDependencyError(error.name or "onnxruntime", "") from error
+            except Exception as error:
+                reason = f"its files in {self._folder} cannot be loaded: {error}"
+                raise ProviderError(self.model_id, reason) from error
 
     def _new_tokenizer(self) -> Any:
         """Return the upstream tokenizer without its padding to 128 and its truncation."""
@@ -174,8 +177,6 @@ class BundledModel(EmbeddingModel):
         """Return what the call returns, foreign exceptions as ProviderError."""
         try:
             return call()
-        except EmbedError:
-            raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise ProviderError(self.model_id, reason) from error
@@ -184,14 +185,6 @@ class BundledModel(EmbeddingModel):
 def bundled_model() -> BundledModel:
     """Return the bundled model, not yet loaded."""
     return BundledModel()
-
-
-def _check_packages(import_all: Callable[[], None]) -> None:
-    """Import what the model needs; name the package that is missing."""
-    try:
-        import_all()
-    except ImportError as error:
-        raise MissingDependencyError(error.name or "onnxruntime", "") from error
 
 
 def _head(text: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import vectors
-from ..errors import DimensionMismatchError
+from ..errors import DimensionMismatchError, InvalidVectorError
 from ..store import CollectionRecord, Store
 
 
@@ -47,21 +47,29 @@ def nearest(
         without: an entry id to leave out.
 
     Raises:
-        ValueError: ``k`` is below 1 (of a collection that is not empty).
-        InvalidVectorError: the query is no vector.
+        ValueError: ``k`` is below 1.
+        InvalidVectorError: the query is no vector, zero, or not finite.
         DimensionMismatchError: it has another length than the collection's.
     """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
     query_vector = vectors.decode(query_blob)
     if collection.dimensions is not None and len(query_vector) != collection.dimensions:
         raise DimensionMismatchError(collection.dimensions, len(query_vector))
-    compare = vectors.dot_scores if collection.metric == "dot" else vectors.cosine_scores
+    if not vectors.blob_is_usable(query_blob):
+        raise InvalidVectorError("the vector is zero, or has NaN or infinity in it")
+    is_dot = collection.metric == "dot"
+    compare = vectors.dot_scores if is_dot else vectors.cosine_scores
     best: list[Hit] = []
     unusable = 0
     for window in store.iter_embeddings(collection.id):
         sound = [
             (entry_id, blob)
             for entry_id, blob in window
-            if isinstance(blob, bytes) and len(blob) == len(query_blob)
+            if isinstance(blob, bytes)
+            and len(blob) == len(query_blob)
+            # The cosine of such a vector is NaN, the inner product may be any number.
+            and (not is_dot or vectors.blob_is_usable(blob))
         ]
         unusable += len(window) - len(sound)
         if not sound:

@@ -1,0 +1,174 @@
+"""Texts to vectors, a batch at a time: order, retries, and the one text that fails.
+
+Layer 7: imports ``errors``, ``models``, ``store`` and ``vectors``. Knows no connection and
+writes nothing; that is ``jobs``.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from . import vectors
+from .errors import (
+    DimensionMismatchError,
+    EmbedError,
+    InvalidVectorError,
+    MissingDependencyError,
+    MissingKeyError,
+    ModelNotAllowedError,
+    ProviderError,
+)
+from .models import Batch, EmbeddingModel, Item, Kind, Reading
+from .store import EntryWarning
+
+#: Items of one model call and one transaction; also what a kill can cost.
+BATCH_ITEMS = 64
+RETRIES = 5
+LONGEST_BACKOFF_SECONDS = 60.0
+
+# Errors that no other item and no later attempt of this run can escape.
+_FATAL = (
+    DimensionMismatchError,
+    MissingDependencyError,
+    MissingKeyError,
+    ModelNotAllowedError,
+)
+
+
+class Paused(Exception):
+    """Raised inside a run to end it in the state ``paused``; the text is the reason."""
+
+
+@dataclass
+class MissingContent:
+    """One distinct content and the rows of the window that carry it."""
+
+    content: str
+    content_hash: bytes
+    entry_ids: list[str]
+    reading: Reading = field(default_factory=lambda: Reading(0))
+
+
+def embed_items(model: EmbeddingModel, items: Sequence[Item], kind: Kind) -> Batch:
+    """Call a model; whatever it raises is raised as an error of ours.
+
+    Raises:
+        ProviderError: the model failed; what it raised is the cause.
+        EmbedError: as ``EmbeddingModel.embed_checked``.
+    """
+    try:
+        return model.embed_checked(list(items), kind=kind)
+    except EmbedError:
+        raise
+    except Exception as error:  # a plugin's model may raise anything
+        raise ProviderError(model.model_id, f"{type(error).__name__}: {error}") from error
+
+
+class BatchEmbedder:
+    """Embeds the batches of one run.
+
+    Args:
+        model: the collection's model.
+        pause: ends a wait for the next attempt when it is set.
+        dimensions: what every vector must have; None until the first batch has shown it.
+
+    Attributes:
+        tokens: tokens the model has read so far, where it says so.
+    """
+
+    def __init__(
+        self, model: EmbeddingModel, pause: threading.Event, dimensions: int | None
+    ) -> None:
+        self.dimensions = dimensions
+        self.tokens = 0
+        self._model = model
+        self._pause = pause
+
+    def embed(
+        self, batch: list[MissingContent]
+    ) -> Iterator[tuple[MissingContent, bytes | EmbedError]]:
+        """Yield each item with its blob or its error; a batch that fails is cut in two.
+
+        Raises:
+            Paused: the model kept failing, or the pause was set while waiting for it.
+            EmbedError: one that every other item would meet too.
+        """
+        try:
+            answer = self._embed_with_retries([item.content for item in batch])
+        except _FATAL:
+            raise
+        except (ProviderError, InvalidVectorError) as error:
+            if len(batch) == 1:
+                yield batch[0], error
+                return
+            middle = len(batch) // 2
+            yield from self.embed(batch[:middle])
+            yield from self.embed(batch[middle:])
+            return
+        for item, vector in zip(batch, answer.vectors, strict=True):
+            yield item, vectors.encode(vector)
+
+    def _embed_with_retries(self, contents: list[str]) -> Batch:
+        for attempt in range(RETRIES + 1):
+            try:
+                answer = embed_items(self._model, contents, Kind.DOCUMENT)
+            except ProviderError as error:
+                if not error.retryable:
+                    raise
+                if attempt == RETRIES:
+                    raise Paused(f"the model kept failing: {first_line(error)}") from error
+                # Full jitter, so that many waiting clients do not come back together.
+                backoff = random.uniform(0, min(LONGEST_BACKOFF_SECONDS, 2.0**attempt))
+                if self._pause.wait(error.retry_after_seconds or backoff):
+                    raise Paused from error
+                continue
+            self.tokens += answer.tokens or 0
+            self._check_dimensions(answer.vectors.shape[1])
+            return answer
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _check_dimensions(self, dimensions: int) -> None:
+        if self.dimensions is None:
+            self.dimensions = dimensions
+        elif self.dimensions != dimensions:
+            raise DimensionMismatchError(self.dimensions, dimensions)
+
+
+def cut_into_batches(
+    missing: list[MissingContent], model: EmbeddingModel
+) -> Iterator[list[MissingContent]]:
+    """Cut a window into batches of texts of like length, which pad each other least.
+
+    The batches come in a shuffled order: short ones first would promise an end that the
+    long ones then put off.
+    """
+    size = min(BATCH_ITEMS, model.batch_size or BATCH_ITEMS)
+    ordered = sorted(missing, key=lambda item: item.reading.tokens)
+    starts = list(range(0, len(ordered), size))
+    random.Random(0).shuffle(starts)
+    for start in starts:
+        yield ordered[start : start + size]
+
+
+def is_unreadable(reading: Reading) -> bool:
+    """Say whether more than a fifth of a text means nothing to the model."""
+    return reading.unknown_tokens * 5 > reading.tokens
+
+
+def warnings_of(
+    reading: Reading, max_tokens: int | None
+) -> Iterator[tuple[EntryWarning, int, int]]:
+    """Yield (warning, tokens, tokens lost) for what a model cannot read of a text."""
+    if max_tokens is not None and reading.tokens > max_tokens:
+        yield EntryWarning.TRUNCATED, reading.tokens, reading.tokens - max_tokens
+    if is_unreadable(reading):
+        yield EntryWarning.UNREADABLE, reading.tokens, reading.unknown_tokens
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type when it has none."""
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__

@@ -1,0 +1,208 @@
+"""Opening files, and what SQLite says in plain words."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from datasette_embed import database
+from datasette_embed.database import (
+    check_writable,
+    open_database,
+    quoted,
+    sqlite3,
+    translated,
+    write_transaction,
+)
+from datasette_embed.errors import SourceError
+from tests.storage import execute, query
+
+
+@pytest.fixture
+def db(tmp_path):
+    """A file with a table t of one row."""
+    path = tmp_path / "a.db"
+    execute(path, "create table t (x)", "insert into t values (1)")
+    return path
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Wait for no lock."""
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_SECONDS", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "sql"),
+    [("t", '"t"'), ('a "b"', '"a ""b"""'), ("x; drop table t", '"x; drop table t"'), ("é", '"é"')],
+)
+def test_quoted_any_name_is_identifier(name, sql):
+    """The name is the identifier, whatever characters it has."""
+    assert quoted(name) == sql
+    with closing(sqlite3.connect(":memory:")) as conn:
+        conn.execute(f"create table {quoted(name)} (x)")
+        assert conn.execute("select name from sqlite_master").fetchall() == [(name,)]
+
+
+def test_open_database_missing_file_refused_and_not_made(tmp_path):
+    """A mistyped path never becomes an empty file."""
+    for writable in (False, True):
+        with pytest.raises(SourceError, match=r"gone\.db: no such file"):
+            open_database(tmp_path / "gone.db", writable=writable)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_open_database_directory_refused(tmp_path):
+    """A folder is named as one."""
+    with pytest.raises(SourceError, match="is a directory, not a SQLite file"):
+        open_database(tmp_path)
+
+
+def test_open_database_no_database_refused_unchanged(tmp_path):
+    """Another kind of file is refused, and keeps its bytes."""
+    path = tmp_path / "notes.txt"
+    path.write_text("just some text, long enough to have a header" * 20)
+    before = path.read_bytes()
+    for writable in (False, True):
+        with pytest.raises(SourceError, match="is not a SQLite database"):
+            open_database(path, writable=writable)
+    assert path.read_bytes() == before
+
+
+def test_open_database_reading_cannot_write(db):
+    """What is opened for reading cannot be written, not even by mistake."""
+    with closing(open_database(db)) as conn, pytest.raises(SourceError, match="is read-only"):
+        with translated(db):
+            conn.execute("insert into t values (2)")
+    assert query(db, "select x from t") == [(1,)]
+
+
+@pytest.mark.parametrize("name", ["with space.db", "100%.db", "a?mode=rw.db", "a#b.db", "é🎉.db"])
+def test_open_database_odd_path_opens_that_file(tmp_path, name):
+    """Characters with a meaning in a URI are part of the name here."""
+    path = tmp_path / name
+    with closing(open_database(path, writable=True, create=True)) as conn:
+        conn.execute("create table t (x)")
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    with closing(open_database(path)) as conn:
+        assert conn.execute("select name from sqlite_master").fetchall() == [("t",)]
+
+
+def test_open_database_locked_says_so_and_is_not_read_anyway(db, impatient):
+    """Half-written pages are never read: an exclusive lock is an error."""
+    with closing(sqlite3.connect(db, isolation_level=None)) as other:
+        other.execute("begin exclusive")
+        other.execute("insert into t values (2)")
+        with pytest.raises(SourceError, match="is locked by another program"):
+            open_database(db)
+        other.execute("rollback")
+
+
+@pytest.mark.parametrize("left_over", ["-wal", "-journal"])
+def test_open_database_cannot_open_half_transaction_not_taken_for_constant(
+    db, monkeypatch, left_over
+):
+    """Where SQLite cannot open a file that is in the middle of something, neither do we."""
+    attempts = []
+
+    def refuse(path, options):
+        attempts.append(options)
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr(database, "_connect", refuse)
+    (db.parent / f"{db.name}{left_over}").write_bytes(b"x")
+    with pytest.raises(SourceError, match="cannot be opened: check the path"):
+        open_database(db)
+    assert attempts == ["mode=ro"]
+
+
+def test_open_database_wal_in_unwritable_folder_opened_as_constant(db, monkeypatch):
+    """A file in WAL mode whose folder cannot be written to is read as one that stands still."""
+    connect = database._connect
+
+    def refuse_first(path, options):
+        if "immutable" not in options:
+            raise sqlite3.OperationalError("unable to open database file")
+        return connect(path, options)
+
+    monkeypatch.setattr(database, "_connect", refuse_first)
+    with closing(open_database(db)) as conn:
+        assert conn.execute("select x from t").fetchall() == [(1,)]
+    with pytest.raises(SourceError, match="cannot be opened"):
+        open_database(db, writable=True)
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("database is locked", "is locked by another program"),
+        ("database table is locked", "is locked by another program"),
+        ("attempt to write a readonly database", "is read-only"),
+        ("file is not a database", "is not a SQLite database"),
+        ("database disk image is malformed", "is damaged"),
+        ("database or disk is full", "the disk is full"),
+        ("disk I/O error", "the disk reports an I/O error"),
+        ("no such table: t", "no such table: t"),
+    ],
+)
+def test_translated_sqlite_error_becomes_source_error(message, words):
+    """Each error names the file and says what to do; the original is the cause."""
+    with pytest.raises(SourceError, match=rf"^a\.db: .*{words}") as caught:
+        with translated("a.db"):
+            raise sqlite3.OperationalError(message)
+    assert caught.value.source == "a.db"
+    assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
+
+
+def test_translated_other_error_passes():
+    """Only what SQLite raises is translated."""
+    with pytest.raises(ZeroDivisionError), translated("a.db"):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+def test_write_transaction_error_inside_nothing_kept(db, error):
+    """All of it is kept, or nothing."""
+    with closing(open_database(db, writable=True)) as conn:
+        with pytest.raises(type(error)), write_transaction(conn):
+            conn.execute("insert into t values (2)")
+            raise error
+        assert not conn.in_transaction
+        with write_transaction(conn):
+            conn.execute("insert into t values (3)")
+    assert query(db, "select x from t") == [(1,), (3,)]
+
+
+def test_write_transaction_locks_before_reading(db, impatient):
+    """A second writer is refused at the start, not after its work."""
+    with closing(open_database(db, writable=True)) as one, write_transaction(one):
+        with closing(open_database(db, writable=True)) as two:
+            with pytest.raises(sqlite3.OperationalError, match="locked"), write_transaction(two):
+                pytest.fail("the block must not run")
+
+
+def test_check_writable_writable_leaves_bytes(db):
+    """Asking changes nothing."""
+    before = db.read_bytes()
+    with closing(open_database(db, writable=True)) as conn:
+        check_writable(conn)
+        assert not conn.in_transaction
+    assert db.read_bytes() == before
+    assert [file.name for file in db.parent.iterdir() if file.is_file()] == ["a.db"]
+
+
+def test_check_writable_read_only_raises(db):
+    """BEGIN IMMEDIATE alone succeeds on a read-only file."""
+    with closing(open_database(db)) as conn:
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            check_writable(conn)
+        assert not conn.in_transaction
+
+
+def test_check_writable_locked_raises(db, impatient):
+    """Another writer's lock is noticed."""
+    with closing(open_database(db, writable=True)) as one, write_transaction(one):
+        with closing(open_database(db, writable=True)) as two:
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                check_writable(two)
