@@ -191,12 +191,18 @@ def refuse_foreign(conn: sqlite3.Connection, path: str) -> None:
     Raises:
         SourceError: naming the table and the way out.
     """
-    for name, needed in _NEEDED_COLUMNS.items():
-        kind = conn.execute("select type from sqlite_master where name = ?", (name,)).fetchone()
-        if kind and (kind[0] != "table" or not needed <= columns_of(conn, name)):
+    kinds = {}
+    for name in _NEEDED_COLUMNS:
+        sql = "select type from sqlite_master where lower(name) = ?"
+        if found := conn.execute(sql, (name,)).fetchone():
+            kinds[name] = found[0]
+    for name, kind in kinds.items():
+        # LLM makes both tables at once: one of them alone is somebody else's.
+        is_alone = len(kinds) == 1
+        if is_alone or kind != "table" or not _NEEDED_COLUMNS[name] <= columns_of(conn, name):
             raise SourceError(
                 path,
-                f"already has a {kind[0]} named '{name}' of its own, which is left alone: keep "
+                f"already has a {kind} named '{name}' of its own, which is left alone: keep "
                 "the vectors in a separate file with --into embeddings.db",
             )
 

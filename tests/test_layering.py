@@ -33,6 +33,7 @@ LAYERS = {
     "store": 5,
     "job_records": 6,
     "search": 6,
+    "batches": 7,
     "collection": 7,
     "exchange": 7,
     "explore": 7,

@@ -6,6 +6,7 @@ Layer 6: imports ``errors``, ``vectors`` and ``store``. No index and no model be
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from .. import vectors
 from ..errors import DimensionMismatchError, InvalidVectorError
@@ -58,25 +59,17 @@ def nearest(
         raise DimensionMismatchError(collection.dimensions, len(query_vector))
     if not vectors.blob_is_usable(query_blob):
         raise InvalidVectorError("the vector is zero, or has NaN or infinity in it")
-    is_dot = collection.metric == "dot"
-    compare = vectors.dot_scores if is_dot else vectors.cosine_scores
+    compare = vectors.dot_scores if collection.metric == "dot" else vectors.cosine_scores
     best: list[Hit] = []
     unusable = 0
     for window in store.iter_embeddings(collection.id):
-        sound = [
-            (entry_id, blob)
-            for entry_id, blob in window
-            if isinstance(blob, bytes)
-            and len(blob) == len(query_blob)
-            # The cosine of such a vector is NaN, the inner product may be any number.
-            and (not is_dot or vectors.blob_is_usable(blob))
-        ]
+        sound = [entry for entry in window if _is_comparable(entry[1], collection, query_blob)]
         unusable += len(window) - len(sound)
         if not sound:
             continue
+        ids = [entry_id for entry_id, _ in sound]
         matrix = vectors.decode(b"".join(blob for _, blob in sound)).reshape(len(sound), -1)
         scores = compare(matrix, query_vector)
-        ids = [entry_id for entry_id, _ in sound]
         # NaN: the stored vector is zero or not finite.
         unusable += int((scores != scores).sum())
         # One more than wanted, for the entry that is left out may be among them.
@@ -84,3 +77,10 @@ def nearest(
         best += [Hit(ids[at], float(scores[at])) for at in places if ids[at] != without]
         best = sorted(best, key=lambda hit: (-hit.score, hit.entry_id))[:k]
     return Hits(best, unusable)
+
+
+def _is_comparable(stored: Any, collection: CollectionRecord, query_blob: bytes) -> bool:
+    if not isinstance(stored, bytes) or len(stored) != len(query_blob):
+        return False
+    # The cosine of a zero or infinite vector is NaN, its inner product may be any number.
+    return collection.metric != "dot" or vectors.blob_is_usable(stored)
