@@ -41,16 +41,16 @@ setup(
     zip_safe=False,
     python_requires=">=3.11",
     install_requires=[
-        "datasette>=0.65",
+        "datasette>=0.65.5",
         "sqlite-utils>=3.38",
         "pluggy>=1.5",
         "click>=8.1",
         "numpy>=1.26",
-        # The platforms without wheels of these three (musl, Pyodide) still get the
-        # vector functions, answered by numpy.
-        "numkong>=7.0",
-        "onnxruntime>=1.20",
-        "tokenizers>=0.20",
+        # Pyodide has none of these three: numpy answers there, and no bundled model.
+        # Before 7.4.5 numkong set the processor to take subnormal numbers for zero.
+        "numkong>=7.4.5; sys_platform != 'emscripten'",
+        "onnxruntime>=1.20; sys_platform != 'emscripten'",
+        "tokenizers>=0.20; sys_platform != 'emscripten'",
         "openai>=1.40",
     ],
     extras_require={

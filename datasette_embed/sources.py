@@ -138,7 +138,9 @@ class Source:
         self._check_columns([c for c in id_columns if c not in _ROWIDS], names)
         # On a line of its own, for it may end in a comment.
         self._where = f"({spec.where}\n)" if spec.where else "1"
-        self.conn.execute(f"select 1 from {self._from} where {self._where} limit 0")
+        # Without brackets too, or "1) or (1" would take the paging condition apart.
+        for condition in (self._where, f"{spec.where or 1}\n"):
+            self.conn.execute(f"select 1 from {self._from} where {condition} limit 0")
         self._template = spec.template
         if spec.template:
             self._columns = list(dict.fromkeys(_PLACEHOLDER.findall(spec.template)))
@@ -173,17 +175,11 @@ class Source:
         # Not PRAGMA table_info, which leaves generated columns out.
         cursor = self.conn.execute(f"select * from {self._from} limit 0")
         names = [column[0] for column in cursor.description]
-        if self._from.startswith("("):
-            if len(names) < 2:
-                raise SourceError(
-                    self.path, "the query returns one column: select an id first, then the text"
-                )
-            lowered = [name.lower() for name in names]
-            for name in names:
-                if lowered.count(name.lower()) > 1:
-                    raise SourceError(
-                        self.path, f"the query returns two columns named '{name}': rename one (AS)"
-                    )
+        # SQLite itself tells columns of one name apart: the second id is "id:1".
+        if self._from.startswith("(") and len(names) < 2:
+            raise SourceError(
+                self.path, "the query returns one column: select an id first, then the text"
+            )
         return names
 
     def _keys(self, spec: SourceSpec) -> tuple[list[str], list[str]]:
