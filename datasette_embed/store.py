@@ -275,7 +275,7 @@ class Store:
         return found
 
     def get_embedding(self, collection: CollectionRecord, entry_id: str) -> bytes:
-        """Return the stored blob of one entry.
+        """Return the stored blob of one entry; an empty one where no BLOB is stored.
 
         Raises:
             EntryNotFoundError: there is no entry of this id.
@@ -286,7 +286,7 @@ class Store:
         ).fetchone()
         if row is None:
             raise EntryNotFoundError(collection.name, entry_id)
-        return bytes(row[0] or b"")
+        return row[0] if isinstance(row[0], bytes) else b""
 
     def iter_embeddings(
         self, collection_id: int, window: int = 10_000

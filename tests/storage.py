@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+from datasette.cli import cli
+
 from datasette_embed.database import open_database, sqlite3
 from datasette_embed.job_records import JobCounts, JobRecord, JobStatus
 from datasette_embed.jobs import JobRun, ensure_collection
@@ -102,3 +105,45 @@ def read_source(path: Path, spec: SourceSpec, window: int = 1_000) -> list[Row]:
     """Return every row of a source."""
     with closing(open_database(path)) as conn:
         return [row for rows in Source(conn, spec, str(path)).iter_windows(window) for row in rows]
+
+
+@dataclass
+class Said:
+    """What a command printed, and how it ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def error(self) -> str:
+        """The one line of an error, without ``Error: ``."""
+        lines = self.stderr.strip().splitlines()
+        assert lines, "nothing was said"
+        assert lines[-1].startswith("Error: "), self.stderr
+        return lines[-1].removeprefix("Error: ")
+
+
+def embed(*arguments: str | Path, expect: int = 0, input: str | None = None) -> Said:
+    """Run ``datasette embed`` in this process; an exception is the test's failure."""
+    # A standalone script would end in a traceback where this raises.
+    result = CliRunner().invoke(cli, ["embed", *map(str, arguments)], input=input)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == expect, (result.exit_code, result.stdout, result.stderr)
+    return Said(result.exit_code, result.stdout, result.stderr)
+
+
+def refused(*arguments: str | Path, files: Iterable[Path] = (), code: int = 1) -> str:
+    """Run a command that must be refused; return its one line.
+
+    Nothing on stdout, one line of error, and no byte of the files changed.
+    """
+    files = list(files)
+    before = [file.read_bytes() for file in files]
+    said = embed(*arguments, expect=code)
+    assert said.stdout == ""
+    assert [line[:7] for line in said.stderr.splitlines()].count("Error: ") == 1
+    assert "Traceback" not in said.stderr
+    assert [file.read_bytes() for file in files] == before
+    return said.error

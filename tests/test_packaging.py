@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -46,10 +47,16 @@ def test_bundled_model_is_at_most_40_megabytes() -> None:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the sdist, and the wheel from it, from a copy of what git would ship."""
-    folder = tmp_path_factory.mktemp("dist")
+    """Build the sdist, and the wheel from it, from the files that git has."""
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, source / name, follow_symlinks=False)
     done = subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)],
+        [sys.executable, "-m", "build", "--outdir", str(folder), str(source)],
         capture_output=True,
         text=True,
     )
@@ -71,6 +78,7 @@ def test_sdist_carries_templates_and_model(built: Path) -> None:
     """The sdist holds every file that is read at run time, and the licence."""
     with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
+    assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
     assert {*NEEDED, "LICENSE", "README.md"} <= names
 
 
@@ -78,7 +86,6 @@ def test_sdist_carries_templates_and_model(built: Path) -> None:
 @pytest.mark.parametrize("how", ["wheel", "editable"])
 def test_installed_package_embeds(built: Path, tmp_path: Path, how: str) -> None:
     """In an environment of its own the installed package finds its model and templates."""
-    # The dependencies are those of this environment; the package itself is not.
     venv.create(tmp_path / "venv", with_pip=True, system_site_packages=False)
     python = tmp_path / "venv" / "bin" / "python"
     target = [str(next(built.glob("*.whl")))] if how == "wheel" else ["-e", str(ROOT)]

@@ -31,7 +31,11 @@ def pairs(path, window=1_000, **spec):
     ("create", "rows", "ids"),
     [
         ("t (id integer primary key, body)", [(7, "a"), (-3, "b"), (5, "c")], ["-3", "5", "7"]),
-        ("t (id text primary key, body)", [("x", "a"), ("A b", "b"), ("é", "c")], ["x", "A b", "é"]),
+        (
+            "t (id text primary key, body)",
+            [("x", "a"), ("A b", "b"), ("é", "c")],
+            ["x", "A b", "é"],
+        ),
         ("t (id text primary key, body) without rowid", [("b", "a"), ("a", "b")], ["a", "b"]),
         ("t (id real primary key, body)", [(1.5, "a"), (2, "b")], ["1.5", "2.0"]),
         (
@@ -44,7 +48,11 @@ def pairs(path, window=1_000, **spec):
             [("x", 1, "a"), ("w", 2, "b"), ("y", 1, "c")],
             ["1,x", "1,y", "2,w"],
         ),
-        ("t (id text collate nocase primary key, body) without rowid", [("B", ""), ("a", "")], "aB"),
+        (
+            "t (id text collate nocase primary key, body) without rowid",
+            [("B", ""), ("a", "")],
+            "aB",
+        ),
         ("t (body)", [("a",), ("b",), ("c",)], ["1", "2", "3"]),
         # A column that has the name of the row id.
         ("t (rowid text, body)", [("x", "a"), ("x", "b")], ["1", "2"]),
@@ -264,7 +272,8 @@ def test_open_file_without_tables_says_none(db):
 
 
 @pytest.mark.parametrize(
-    "name", ["with space", 'quo"te', "apo'strophe", "brack]et[", "100%", "a.b", "é🎉", "select", "-"]
+    "name",
+    ["with space", 'quo"te', "apo'strophe", "brack]et[", "100%", "a.b", "é🎉", "select", "-"],
 )
 def test_read_odd_names_are_read(db, name):
     """Any name SQLite allows, for the table, its key and its column."""

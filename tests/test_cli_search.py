@@ -1,0 +1,160 @@
+"""``search`` and ``similar``: data on stdout, talk on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from datasette_embed.models import Kind
+from tests.fakes import vector_of
+from tests.storage import embed, execute, make_docs, refused
+
+ROWS = [(n, f"text number {n}") for n in range(12)]
+
+
+@pytest.fixture
+def db(tmp_path, counting_model):
+    """A file whose table docs is embedded."""
+    path = make_docs(tmp_path / "a.db", ROWS)
+    embed("create", path, "docs", "--model", "count")
+    counting_model.calls.clear()
+    return path
+
+
+def cosine(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
+
+
+def ranking(query_vector, without=None):
+    """Return (id, score, text) of all rows, nearest first, in float64."""
+    scores = [(str(n), cosine(vector_of(t), query_vector), t) for n, t in ROWS if str(n) != without]
+    return sorted(scores, key=lambda item: (-item[1], item[0]))
+
+
+def test_search_json_is_the_exact_ranking(db, counting_model):
+    """The query is embedded as a query, the text comes from the table."""
+    before = db.read_bytes()
+    found = json.loads(embed("search", db, "docs", "some words", "-n", "4", "--json").stdout)
+    expected = ranking(vector_of("some words", Kind.QUERY))[:4]
+    assert [(hit["id"], hit["content"]) for hit in found] == [(i, t) for i, _, t in expected]
+    assert [hit["score"] for hit in found] == pytest.approx([s for _, s, _ in expected], abs=1e-6)
+    assert counting_model.calls == [["some words"]]
+    assert db.read_bytes() == before
+
+
+def test_search_table_on_stdout_nothing_on_stderr(db):
+    """Ten hits by default, in columns."""
+    said = embed("search", db, "docs", "some words")
+    lines = said.stdout.splitlines()
+    assert lines[0].split() == ["score", "id", "text"]
+    expected = [f"{s:.3f} {i} {t}" for i, s, t in ranking(vector_of("some words", Kind.QUERY))[:10]]
+    assert [" ".join(line.split()) for line in lines[1:]] == expected
+    assert said.stderr == ""
+
+
+def test_similar_json_without_itself_and_no_model_call(db, counting_model):
+    """An entry's own vector is in the table."""
+    found = json.loads(embed("similar", db, "docs", "3", "-n", "99", "--json").stdout)
+    assert [hit["id"] for hit in found] == [i for i, _, _ in ranking(vector_of(ROWS[3][1]), "3")]
+    assert counting_model.calls == []
+
+
+def test_search_text_stored_wins_and_gone_rows_are_shown_without(db):
+    """The stored text is shown where it is stored; a gone table is said, not fatal."""
+    execute(db, "update embeddings set content = 'stored' where id = '5'")
+    hits = json.loads(embed("search", db, "docs", "x", "-n", "12", "--json").stdout)
+    assert {hit["id"]: hit["content"] for hit in hits}["5"] == "stored"
+    execute(db, "drop table docs")
+    said = embed("search", db, "docs", "x", "-n", "12", "--json")
+    assert {h["content"] for h in json.loads(said.stdout)} == {None, "stored"}
+    assert "The text of the rows cannot be shown" in said.stderr
+    execute(db, "update _embed_collections set source = 'damaged'")
+    said = embed("search", db, "docs", "x", "--json")
+    assert len(json.loads(said.stdout)) == 10
+    assert "cannot be read" in said.stderr
+
+
+def test_search_long_or_unknown_text_warned_on_stderr(db, counting_model):
+    """What the model does not read is said; stdout stays data."""
+    counting_model.max_tokens = 4
+    said = embed("search", db, "docs", "one two three four", "--json")
+    assert "Warning: the text is 6 tokens long and counting reads 4" in said.stderr
+    said = embed("search", db, "docs", "ä ö ü", "--json")
+    assert "much of this text is unknown to counting" in said.stderr
+    assert len(json.loads(said.stdout)) == 10
+
+
+def test_search_damaged_vectors_counted_others_found(db):
+    """Wrong length, NaN, text and NULL are left out and said."""
+    for entry_id, value in enumerate(["x'00'", "'text'", "null", "zeroblob(32)", "zeroblob(16)"]):
+        execute(db, f"update embeddings set embedding = {value} where id = '{entry_id}'")
+    execute(db, f"update embeddings set embedding = x'{'0000c07f' * 8}' where id = '6'")
+    said = embed("search", db, "docs", "x", "-n", "99", "--json")
+    assert {hit["id"] for hit in json.loads(said.stdout)} == {"5", "7", "8", "9", "10", "11"}
+    assert f"6 rows left out: no usable vector. Which: datasette embed check {db}" in said.stderr
+    for entry_id in ("0", "1", "2", "3", "4", "6"):
+        error = refused("similar", db, "docs", entry_id, files=[db])
+        assert error.startswith(f"entry '{entry_id}': its stored vector cannot be used: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ("search", "nope", "x"),
+            "Collection 'nope' does not exist. Collections in this file: doc",
+        ),
+        (("similar", "nope", "x"), "Collection 'nope' does not exist"),
+        (("search", "docs", " "), "the text to search for: is empty"),
+        (("similar", "docs", "99"), "Collection 'docs' has no entry with the id '99'"),
+    ],
+)
+def test_search_bad_input_one_line(db, arguments, words):
+    """What is wrong, and what there is."""
+    command, *rest = arguments
+    assert words in refused(command, db, *rest, files=[db])
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "many"])
+@pytest.mark.parametrize("command", ["search", "similar"])
+def test_search_bad_number_exit_code_2(db, command, number):
+    """Nothing is no number of neighbours."""
+    assert "Invalid value for '-n'" in refused(command, db, "docs", "1", "-n", number, code=2)
+
+
+def test_search_model_not_registered_similar_still_works(db):
+    """Words need the model; the stored vectors do not."""
+    execute(db, "update collections set model = 'gone'", "update _embed_collections set model = ''")
+    error = refused("search", db, "docs", "x", files=[db])
+    assert error.startswith("Unknown model: gone. Known models: counting (count)")
+    assert len(json.loads(embed("similar", db, "docs", "1", "--json").stdout)) == 10
+
+
+def test_search_model_takes_no_text_one_line(db, counting_model):
+    """A model of pictures cannot be asked in words."""
+    counting_model.supports_text = False
+    assert "does not support text strings" in refused("search", db, "docs", "x", files=[db])
+
+
+def test_search_foreign_or_no_file_refused(tmp_path):
+    """A file without collections has none, a missing file stays missing."""
+    path = make_docs(tmp_path / "b.db", ROWS)
+    execute(path, "create table collections (id integer primary key, title text)")
+    error = refused("search", path, "docs", "x", files=[path])
+    assert error == "Collection 'docs' does not exist. Collections in this file: none"
+    gone = tmp_path / "gone.db"
+    assert refused("search", gone, "docs", "x") == f"{gone}: no such file"
+    assert refused("similar", gone, "docs", "1") == f"{gone}: no such file"
+    assert not gone.exists()
+
+
+def test_search_empty_collection_says_so(db):
+    """No hits is no error."""
+    execute(db, "delete from embeddings")
+    said = embed("search", db, "docs", "x", "--json")
+    assert (json.loads(said.stdout), said.stderr) == (
+        [],
+        "Collection 'docs' has no entries to compare with\n",
+    )

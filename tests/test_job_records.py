@@ -1,0 +1,205 @@
+"""Jobs as rows: states, ownership, failures."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from datasette_embed import job_records
+from datasette_embed.database import open_database
+from datasette_embed.errors import JobStateError
+from datasette_embed.job_records import (
+    LEASE_SECONDS,
+    JobCounts,
+    JobRecords,
+    JobStatus,
+    owner_name,
+)
+from datasette_embed.schema import ensure_schema
+
+HERE = socket.gethostname()
+
+
+@pytest.fixture
+def conn(tmp_path):
+    """A connection to a file with the tables."""
+    with closing(open_database(tmp_path / "a.db", writable=True, create=True)) as conn:
+        ensure_schema(conn, "a.db")
+        yield conn
+
+
+@pytest.fixture
+def records(conn):
+    """The jobs of that file."""
+    return JobRecords(conn)
+
+
+def moment(seconds):
+    """Return the time so many seconds from now, as a heartbeat has it."""
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+
+
+@pytest.fixture(scope="module")
+def dead_process():
+    """The id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_job_whole_life(records):
+    """pending, running, finished: who, when and how much."""
+    job = records.create(1, "docs", "m")
+    assert (job.status, job.owner, job.epoch, job.started_at) == (JobStatus.PENDING, None, 0, None)
+    claim = records.claim(job, 7)
+    running = records.find_job(job.id)
+    assert (running.status, running.owner, running.epoch) == (JobStatus.RUNNING, owner_name(), 1)
+    assert (running.rows_total, running.finished_at) == (7, None)
+    counts = JobCounts(rows_done=3, embedded=2, tokens=5)
+    records.checkpoint(claim, counts)
+    assert records.find_job(job.id).counts == counts
+    records.end(claim, JobStatus.FINISHED, counts, "because")
+    ended = records.find_job(job.id)
+    assert (ended.status, ended.owner, ended.reason) == (JobStatus.FINISHED, None, "because")
+    assert ended.started_at
+    assert ended.finished_at
+    with pytest.raises(JobStateError, match="is finished: another process has taken it over"):
+        records.checkpoint(claim, counts)
+
+
+@pytest.mark.parametrize("status", list(JobStatus))
+def test_find_unfinished_state_with_work_left(conn, records, status):
+    """A job that is finished or cancelled is not taken up again."""
+    job = records.create(1, "docs", "m")
+    conn.execute("update _embed_jobs set status = ?", (status.value,))
+    found = records.find_unfinished(1)
+    expected = None if status in (JobStatus.FINISHED, JobStatus.CANCELLED) else job.id
+    assert (found and found.id) == expected
+    assert records.find_unfinished(2) is None
+
+
+def test_find_in_file_without_tables_nothing(tmp_path):
+    """A file that is not ours has no jobs."""
+    with closing(open_database(tmp_path / "b.db", writable=True, create=True)) as conn:
+        records = JobRecords(conn)
+        assert (records.list_jobs(), records.find_job(1), records.find_unfinished(1)) == (
+            [],
+            None,
+            None,
+        )
+
+
+def test_claim_running_owner_alive_refused(conn, records):
+    """The message names the owner and what to do; the states that would work are told."""
+    records.claim(records.create(1, "docs", "m"), 1)
+    with pytest.raises(JobStateError, match=r"Job 1 is running: another process .* Wait") as caught:
+        records.claim(records.find_job(1), 1)
+    assert caught.value.allowed == ["pending", "paused", "failed"]
+    assert records.find_job(1).epoch == 1
+
+
+def test_claim_stale_record_reads_again(records):
+    """Two processes that saw the same pending job cannot both have it."""
+    seen = records.create(1, "docs", "m")
+    claim = records.claim(seen, 1)
+    with pytest.raises(JobStateError, match="is running"):
+        records.claim(seen, 1)
+    records.checkpoint(claim, JobCounts())
+
+
+def test_claim_deleted_job_refused(conn, records):
+    """A job that went away in between is said."""
+    seen = records.create(1, "docs", "m")
+    conn.execute("delete from _embed_jobs")
+    with pytest.raises(JobStateError, match="is deleted: run the command again"):
+        records.claim(seen, 1)
+
+
+@pytest.mark.parametrize(
+    ("owner", "heartbeat", "is_alive"),
+    [
+        ("{here}:{parent}:x", -1, True),
+        ("{here}:{parent}:x", 1 - LEASE_SECONDS, True),
+        ("{here}:{parent}:x", -1 - LEASE_SECONDS, False),
+        ("{here}:{dead}:x", -1, False),
+        # A container started again: the same host, the same number, another process.
+        ("{here}:{own}:x", -1, False),
+        ("{here}:{own}:{token}", -1, True),
+        ("elsewhere:{dead}:x", -1, True),
+        ("elsewhere:{dead}:x", -1 - LEASE_SECONDS, False),
+        ("a:b:c:{dead}:x", -1, True),
+        # A clock that is wrong by years must not hold the job for years.
+        ("elsewhere:1:x", 1e8, False),
+        ("elsewhere:1:x", 10, True),
+        ("nonsense", -1, False),
+        ("{here}:nonsense:x", -1, False),
+        ("{here}:{huge}:x", -1, False),
+        ("", -1, False),
+    ],
+)
+def test_claim_running_owner_dead_or_lease_over_taken(
+    conn, records, dead_process, owner, heartbeat, is_alive
+):
+    """Only a process that may still be at work keeps its job."""
+    old = records.claim(records.create(1, "docs", "m"), 1)
+    owner = owner.format(
+        here=HERE,
+        parent=os.getppid(),
+        dead=dead_process,
+        own=os.getpid(),
+        token=job_records._PROCESS_TOKEN,
+        huge=10**30,
+    )
+    conn.execute("update _embed_jobs set owner = ?, heartbeat_at = ?", (owner, moment(heartbeat)))
+    if is_alive:
+        with pytest.raises(JobStateError, match="is running"):
+            records.claim(records.find_job(1), 1)
+        return
+    claim = records.claim(records.find_job(1), 1)
+    assert claim.epoch == 2
+    with pytest.raises(JobStateError, match="taken it over"):
+        records.checkpoint(old, JobCounts())
+    records.checkpoint(claim, JobCounts())
+
+
+@pytest.mark.parametrize("heartbeat", [None, "", "yesterday", "2026-01-01", "2026-01-01T00:00:00"])
+def test_claim_heartbeat_unreadable_taken(conn, records, heartbeat):
+    """What no version of ours wrote holds nobody up."""
+    records.claim(records.create(1, "docs", "m"), 1)
+    conn.execute("update _embed_jobs set heartbeat_at = ?", (heartbeat,))
+    assert records.claim(records.find_job(1), 1).epoch == 2
+
+
+@pytest.mark.parametrize("change", ["status = 'cancelled'", "epoch = 9", "owner = 'b'"])
+def test_checkpoint_no_longer_ours_refused(conn, records, change):
+    """Cancelled, taken over or given away: nothing may be written."""
+    claim = records.claim(records.create(1, "docs", "m"), 1)
+    conn.execute(f"update _embed_jobs set {change}")
+    with pytest.raises(JobStateError, match="taken it over, cancelled or deleted"):
+        records.checkpoint(claim, JobCounts())
+    with pytest.raises(JobStateError, match="taken it over, cancelled or deleted"):
+        records.end(claim, JobStatus.FINISHED, JobCounts())
+
+
+def test_failures_attempts_counted_and_forgotten(records):
+    """One row a failing entry; another job's are left alone."""
+    records.record_failures(1, [("b", "first"), ("a", "x")])
+    records.record_failures(1, [("b", "second")])
+    records.record_failures(2, [("b", "other")])
+    assert records.list_failures(1) == [("a", "x", 1), ("b", "second", 2)]
+    records.forget_failures(1, ["a", "never recorded"])
+    assert records.list_failures(1) == [("a", "x", 1)]
+    assert records.list_failures(2) == [("b", "other", 1)]
+
+
+def test_list_jobs_newest_first(records):
+    """The last is what a person asks about."""
+    for name in "abc":
+        records.create(1, name, "m")
+    assert [job.collection for job in records.list_jobs()] == ["c", "b", "a"]
