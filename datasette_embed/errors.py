@@ -42,6 +42,17 @@ def _listed(names: Iterable[str]) -> str:
 class EmbedError(Exception):
     """The root of every error this package raises on purpose."""
 
+    _detail: str | None = None
+
+    @property
+    def detail(self) -> str:
+        """Return the message for those who run the site or the command.
+
+        It may quote what a model, a server or a file said, and with it content, paths or
+        keys: it belongs into a log, a terminal or the file itself, never into a page.
+        """
+        return self._detail or str(self)
+
     def __str__(self) -> str:
         # KeyError.__str__ would put quotes around the message of UnknownModelError.
         return str(self.args[0]) if self.args else ""
@@ -186,6 +197,7 @@ class ProviderError(EmbedError):
 
     Attributes:
         model_id: the model that failed.
+        reason: what anybody may read.
         retryable: whether the same call may succeed later.
         retry_after_seconds: how long the provider asked to wait, if it did.
     """
@@ -195,6 +207,7 @@ class ProviderError(EmbedError):
         model_id: str,
         reason: str,
         *,
+        detail: str | None = None,
         retryable: bool = False,
         retry_after_seconds: float | None = None,
     ) -> None:
@@ -202,7 +215,18 @@ class ProviderError(EmbedError):
         self.reason = reason
         self.retryable = retryable
         self.retry_after_seconds = retry_after_seconds
+        self._detail = f"{model_id}: {detail}" if detail else None
         super().__init__(f"{model_id}: {reason}")
+
+    @classmethod
+    def from_exception(cls, model_id: str, error: Exception) -> ProviderError:
+        """Return the error to raise ``from`` what a model raised, whose text is only a detail."""
+        name = type(error).__name__
+        return cls(
+            model_id,
+            f"the model failed ({name}). The log says why",
+            detail=f"{name}: {error}",
+        )
 
 
 class EmbedTimeoutError(ProviderError):

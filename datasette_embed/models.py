@@ -15,7 +15,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .errors import InvalidVectorError, ProviderError
+from .errors import InvalidVectorError, ProviderError, UnreadableTextError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,10 +50,22 @@ class Reading:
     Attributes:
         tokens: length of the whole text in the model's tokens, its special ones included.
         unknown_tokens: how many of them the model has no meaning for.
+        special_tokens: how many of them the model adds to every text ([CLS], [SEP] …).
     """
 
     tokens: int
     unknown_tokens: int = 0
+    special_tokens: int = 0
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether more than a fifth of the text, special tokens aside, is unknown."""
+        return self.unknown_tokens * 5 > self.tokens - self.special_tokens
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether all of the text is unknown: it then has the vector of any other such text."""
+        return 0 < self.unknown_tokens >= self.tokens - self.special_tokens
 
 
 class EmbeddingModel(ABC):
@@ -116,6 +128,19 @@ class EmbeddingModel(ABC):
     def read(self, texts: Sequence[str]) -> list[Reading]:
         """Return how long each text is, and how much of it is unknown to the model."""
         return [Reading(self.count_tokens(text)) for text in texts]
+
+    def check_known(self, reading: Reading) -> None:
+        """Refuse a text to search for of which this model knows nothing.
+
+        Raises:
+            UnreadableTextError: it says what kind of model would.
+        """
+        if reading.is_unknown:
+            raise UnreadableTextError(
+                self.model_id,
+                "does not know a single word of this text: it is in a script the model was not "
+                "made for. Use a multilingual model",
+            )
 
     def embed(
         self, item: Item, *, kind: Kind | str = Kind.DOCUMENT, key: str | None = None

@@ -1,11 +1,11 @@
 """QueryEmbeddings: the vector of one text that somebody searches for, embedded once.
 
-Layer 5: imports models, vectors and errors. A SQL function runs on one of few threads and
-may be evaluated often, so: vectors are cached for the whole process; two requests for one
-text share one computation; a computation has its own daemon thread, goes on when the
-query that asked for it is given up, and fills the cache; and when all but one of the SQL
-threads wait for models, the next request fails at once instead of waiting. Embedding
-whole tables does not belong here.
+Layer 5: imports ``errors``, ``models``, ``settings``, ``threads`` and ``vectors``. A SQL
+function runs on one of few threads and may be evaluated often, so: vectors are cached for
+the whole process; requests for one text share one computation; a computation has its own
+daemon thread, goes on when the query that asked for it is given up, and fills the cache;
+and when all but one of the SQL threads wait for slow models, for one text or for several,
+the next request fails instead of waiting. Embedding whole tables does not belong here.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from time import monotonic
 
-from .errors import BusyError, EmbedTimeoutError, UnreadableTextError
+from .errors import BusyError, EmbedError, EmbedTimeoutError, UnreadableTextError
 from .models import EmbeddingModel, Item, Kind, Reading
+from .settings import Settings
 from .threads import start_thread
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_CACHE_BYTES = 32 * 1024 * 1024
-#: Share of tokens without meaning for the model above which a warning is logged.
-UNKNOWN_SHARE_WARNED = 0.2
+#: How long one request too many waits for a place, counted from the latest start of a
+#: computation: enough for a fast model to end (the bundled one takes 1 to 5 ms), and where
+#: all are slow, one delay of this length, not one for each request.
+GRACE_SECONDS = 0.05
 
 # The type comes before the content: a str and bytes with one hash must not be compared.
 Key = tuple[str, Kind, type, Item]
@@ -39,8 +42,8 @@ class Limits:
     Attributes:
         timeout_seconds: longest wait for one embed; None waits for ever, in the caller's
             own thread, as a script wants.
-        concurrent: embeds that may be waited for at once, and that one model may have under
-            way; None for no limit.
+        concurrent: threads that may wait for embeds at once, for one text or for several,
+            and embeds that one model may have under way; None for no limit.
     """
 
     timeout_seconds: float | None = None
@@ -53,13 +56,16 @@ NO_LIMITS = Limits()
 class QueryEmbeddings:
     """Vectors of query texts as blobs, bounded in bytes, least recently used out first."""
 
-    def __init__(self, *, max_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+    def __init__(self, *, max_bytes: int = Settings.query_cache_bytes) -> None:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
+        # Told when a thread stops waiting and when a computation ends.
+        self._changed = threading.Condition(self._lock)
         self._cache: OrderedDict[Key, bytes] = OrderedDict()
         self._used_bytes = 0
         self._computing: dict[Key, Future[bytes]] = {}
-        self._awaited = 0  # computations whose first caller still waits for them
+        self._waiting = 0  # threads that wait for a computation
+        self._started_at = -GRACE_SECONDS  # when the latest computation began
         self._running: Counter[str] = Counter()  # computations under way, by fingerprint
 
     @property
@@ -106,7 +112,8 @@ class QueryEmbeddings:
         Raises:
             UnreadableTextError: the model would read only a part of the text, or none.
             EmbedTimeoutError: no answer in time. The computation goes on and is cached.
-            BusyError: too many others are under way; nothing was started.
+            BusyError: too many others wait, for longer than ``GRACE_SECONDS``. Nothing was
+                started, but what they wait for will be cached.
             EmbedError: whatever the model raised. It reaches all who wait for this text and
                 is not cached.
         """
@@ -118,19 +125,20 @@ class QueryEmbeddings:
         def compute() -> bytes:
             return _computed(model, content, kind, key)
 
-        future, is_first = self._join_or_start(model, cache_key, limits)
-        if is_first:
-            self._start(cache_key, future, compute, in_thread=limits.timeout_seconds is not None)
+        future, is_first = self._enter(model, cache_key, limits)
         try:
+            if is_first:
+                in_thread = limits.timeout_seconds is not None
+                self._start(cache_key, future, compute, in_thread=in_thread)
             return future.result(limits.timeout_seconds)
         except TimeoutError as error:
             if future.done():  # at this very moment, or by a TimeoutError of the model's own
                 return future.result()
             raise EmbedTimeoutError(model.model_id, limits.timeout_seconds or 0) from error
         finally:
-            if is_first:
-                with self._lock:
-                    self._awaited -= 1
+            with self._changed:
+                self._waiting -= 1
+                self._changed.notify_all()
 
     def _find(self, cache_key: Key) -> bytes | None:
         with self._lock:
@@ -139,27 +147,46 @@ class QueryEmbeddings:
                 self._cache.move_to_end(cache_key)
             return blob
 
-    def _join_or_start(
+    def _enter(
         self, model: EmbeddingModel, cache_key: Key, limits: Limits
     ) -> tuple[Future[bytes], bool]:
-        """Return the computation of this text, and whether the caller has to start it."""
-        with self._lock:
-            future = self._computing.get(cache_key)
+        """Count the caller as waiting; return what for, and whether the caller has to start it.
+
+        Raises:
+            BusyError: there was no place, nor any in the time of grace.
+        """
+        with self._changed:
+            joined = self._computing.get(cache_key)
+            grace = max(0.0, self._started_at + GRACE_SECONDS - monotonic())
+            if not self._changed.wait_for(
+                lambda: self._has_place(cache_key, joined, limits.concurrent), grace
+            ):
+                raise BusyError(model.model_id)
+            self._waiting += 1
+            future = joined or self._computing.get(cache_key)
             if future is not None:
                 return future, False
             future = Future()
             if cache_key in self._cache:  # it ended since the caller looked
                 future.set_result(self._cache[cache_key])
                 return future, False
-            # Those given up after a timeout still count for their own model, so that a
-            # hanging one cannot pile up threads, but not for the others.
-            under_way = max(self._awaited, self._running[cache_key[0]])
-            if limits.concurrent is not None and under_way >= limits.concurrent:
-                raise BusyError(model.model_id)
-            self._awaited += 1
             self._running[cache_key[0]] += 1
             self._computing[cache_key] = future
+            self._started_at = monotonic()
             return future, True
+
+    def _has_place(
+        self, cache_key: Key, joined: Future[bytes] | None, concurrent: int | None
+    ) -> bool:
+        """Return whether a thread may wait for this text now; the caller holds the lock."""
+        computing = self._computing.get(cache_key)
+        has_ended = joined is not None and computing is not joined
+        if concurrent is None or has_ended or cache_key in self._cache:
+            return True
+        # Those given up after a timeout still count for their own model, so that a hanging
+        # one cannot pile up threads, but not for the others.
+        under_way = 0 if computing else self._running[cache_key[0]]
+        return max(self._waiting, under_way) < concurrent
 
     def _start(
         self,
@@ -183,6 +210,7 @@ class QueryEmbeddings:
         try:
             blob = compute()
         except BaseException as error:
+            _log_detail(error)
             self._finish(cache_key)
             future.set_exception(error)
             return
@@ -190,7 +218,7 @@ class QueryEmbeddings:
         future.set_result(blob)
 
     def _finish(self, cache_key: Key, blob: bytes | None = None) -> None:
-        with self._lock:
+        with self._changed:
             del self._computing[cache_key]
             self._running[cache_key[0]] -= 1
             if not self._running[cache_key[0]]:
@@ -199,6 +227,7 @@ class QueryEmbeddings:
                 self._cache[cache_key] = blob
                 self._used_bytes += _size(cache_key, blob)
                 self._shrink()
+            self._changed.notify_all()
 
     def _shrink(self) -> None:
         while self._used_bytes > self._max_bytes:
@@ -208,6 +237,12 @@ class QueryEmbeddings:
 
 def _size(cache_key: Key, blob: bytes) -> int:
     return sys.getsizeof(cache_key[3]) + sys.getsizeof(blob)
+
+
+def _log_detail(error: BaseException) -> None:
+    """Log what the message of an error holds back from the user of a query."""
+    if isinstance(error, EmbedError) and error.detail != str(error):
+        logger.error("%s", error.detail, exc_info=error.__cause__)
 
 
 def _computed(model: EmbeddingModel, content: Item, kind: Kind, key: str | None) -> bytes:
@@ -234,16 +269,8 @@ def check_readable(model: EmbeddingModel, text: str) -> None:
         if model.counts_exactly:
             raise _too_long(model, reading)
         _warn_once(model, "may read only the first part of a long text")
-    if not reading.unknown_tokens:
-        return
-    own_tokens = reading.tokens - model.read([""])[0].tokens  # without [CLS], [SEP] and the like
-    if reading.unknown_tokens >= own_tokens:
-        raise UnreadableTextError(
-            model.model_id,
-            "does not know a single word of this text: it is in a script the model was not "
-            "made for. Use a multilingual model",
-        )
-    if reading.unknown_tokens > UNKNOWN_SHARE_WARNED * own_tokens:
+    model.check_known(reading)
+    if reading.is_unreadable:
         _warn_once(model, "does not know more than a fifth of a text: use a multilingual model")
 
 

@@ -76,7 +76,7 @@ class CountingModel(EmbeddingModel):
         """One token a word and two special ones; words of no ASCII letter are unknown."""
         self.readings += 1
         return [
-            Reading(len(text.split()) + 2, sum(not word.isascii() for word in text.split()))
+            Reading(len(text.split()) + 2, sum(not word.isascii() for word in text.split()), 2)
             for text in texts
         ]
 

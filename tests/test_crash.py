@@ -35,7 +35,7 @@ class Logging(CountingModel):
     is_local = False
     def embed_batch(self, items, *, kind="document", key=None):
         os.write(log, (json.dumps(items) + "\\n").encode())
-        time.sleep(0.02)
+        time.sleep(0.03)
         return super().embed_batch(items, kind=kind, key=key)
 
 class Plugin:
@@ -65,9 +65,9 @@ def test_create_killed_20_times_every_row_once_and_nothing_paid_twice(tmp_path):
             # Most kills fall into the embedding, a quarter anywhere from the start on.
             while process.poll() is None and (log.stat().st_size if log.exists() else 0) == before:
                 time.sleep(0.002)
-            time.sleep(chooser.uniform(0, 0.15))
+            time.sleep(chooser.uniform(0, 0.08))
         else:
-            time.sleep(chooser.uniform(0.3, 1.5))
+            time.sleep(chooser.uniform(0.2, 0.8))
         process.send_signal(signal.SIGKILL)
         landed += process.wait(30) == -signal.SIGKILL
         kills += 1

@@ -89,11 +89,12 @@ def test_open_database_odd_path_opens_that_file(tmp_path, name):
         assert conn.execute("select name from sqlite_master").fetchall() == [("t",)]
 
 
-def test_open_database_locked_says_so_and_is_not_read_anyway(db, impatient):
+@pytest.mark.parametrize("statement", ["select 1", "insert into t values (2)"])
+def test_open_database_locked_says_so_and_is_not_read_anyway(db, impatient, statement):
     """Half-written pages are never read: an exclusive lock is an error."""
     with closing(sqlite3.connect(db, isolation_level=None)) as other:
         other.execute("begin exclusive")
-        other.execute("insert into t values (2)")
+        other.execute(statement)
         with pytest.raises(SourceError, match="is locked by another program"):
             open_database(db)
         other.execute("rollback")

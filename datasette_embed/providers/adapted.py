@@ -1,6 +1,6 @@
 """AdaptedModel: a model written for LLM, or any object like one, as an EmbeddingModel.
 
-Layer 3. LLM's models have ``model_id`` and ``embed_batch(items)``, know neither kind nor
+Layer 3: imports ``errors`` and ``models``. LLM's models have ``model_id`` and ``embed_batch(items)``, know neither kind nor
 dimensions, and may raise anything. This module is the one place where those exceptions
 become ``ProviderError``. Nothing that looks for such models belongs here.
 """
@@ -55,8 +55,7 @@ class AdaptedModel(EmbeddingModel):
         except EmbedError:
             raise
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ProviderError(self.model_id, reason) from error
+            raise ProviderError.from_exception(self.model_id, error) from error
 
     def __str__(self) -> str:
         return f"{type(self.wrapped).__name__}: {self.model_id}"

@@ -45,7 +45,6 @@ class BundledModel(EmbeddingModel):
     revision = "onnx-1"
     is_local = True
     counts_exactly = True
-    aliases = ALIASES
 
     def __init__(self, folder: Path = FOLDER) -> None:
         """Describe the model without loading it; ``folder`` holds the graph and tokenizer."""
@@ -108,7 +107,8 @@ class BundledModel(EmbeddingModel):
         """
         self._load()
         unknown = self._tokenizer.token_to_id("[UNK]")
-        return [Reading(len(ids), ids.count(unknown)) for ids in self._tokenize(texts)]
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        return [Reading(len(ids), ids.count(unknown), special) for ids in self._tokenize(texts)]
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         """Return each text's token ids, at most ``max_tokens``, [CLS] and [SEP] included."""
@@ -147,8 +147,11 @@ class BundledModel(EmbeddingModel):
             except ImportError as error:
                 raise MissingDependencyError(error.name or "onnxruntime", "") from error
             except Exception as error:
-                reason = f"its files in {self._folder} cannot be loaded: {error}"
-                raise ProviderError(self.model_id, reason) from error
+                raise ProviderError(
+                    self.model_id,
+                    "its files cannot be loaded. The log says why",
+                    detail=f"its files in {self._folder} cannot be loaded: {error}",
+                ) from error
 
     def _new_tokenizer(self) -> Any:
         """Return the upstream tokenizer without its padding to 128 and its truncation."""
@@ -178,8 +181,7 @@ class BundledModel(EmbeddingModel):
         try:
             return call()
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ProviderError(self.model_id, reason) from error
+            raise ProviderError.from_exception(self.model_id, error) from error
 
 
 def bundled_model() -> BundledModel:

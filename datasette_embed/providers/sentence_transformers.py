@@ -1,19 +1,20 @@
 """SentenceTransformersModel: any model of the sentence-transformers package.
 
-Layer 3. The package, and torch with it, is imported when the model is first used. Which
-models are registered under which ids is decided elsewhere.
+Layer 3: imports ``errors`` and ``models``. The package, and torch with it, is imported
+when the model is first used. Which models are registered under which ids is decided in
+``settings`` and ``registry``.
 """
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import EmbedError, MissingDependencyError, ProviderError
 from ..models import Batch, EmbeddingModel, Item, Kind, Reading
-
-PREFIX = "sentence-transformers/"
 
 
 class SentenceTransformersModel(EmbeddingModel):
@@ -32,7 +33,8 @@ class SentenceTransformersModel(EmbeddingModel):
         self,
         model: str,
         *,
-        model_id: str | None = None,
+        model_id: str,
+        weights: str | None = None,
         device: str | None = None,
         truncate_dim: int | None = None,
     ) -> None:
@@ -40,16 +42,18 @@ class SentenceTransformersModel(EmbeddingModel):
 
         Args:
             model: name on a hub, or path of a folder.
-            model_id: the id it is registered under; ``sentence-transformers/NAME`` if None.
+            model_id: the id it is registered under.
+            weights: what the fingerprint calls the weights; ``model`` if None.
             device: ``cpu``, ``cuda``, ``mps`` …; None lets torch choose.
             truncate_dim: cut vectors to this many dimensions; None keeps them whole.
         """
         self.model = model
-        self.model_id = model_id or (model if model.startswith(PREFIX) else PREFIX + model)
+        self.model_id = model_id
         self.device = device
         self.truncate_dim = truncate_dim
-        # Shortened vectors are another vector space, so the fingerprint must say so.
-        self.revision = f"{truncate_dim}d" if truncate_dim else None
+        # An id can be given to other weights, and shortened vectors are another vector space:
+        # the fingerprint must say both.
+        self.revision = (weights or model) + (f":{truncate_dim}d" if truncate_dim else "")
         self._loaded: Any = None
         # Also held while encoding: fast tokenizers refuse a second thread ("Already
         # borrowed"), and torch uses all cores for one batch anyway.
@@ -100,8 +104,9 @@ class SentenceTransformersModel(EmbeddingModel):
                 )
             )
             unknown = getattr(tokenizer, "unk_token_id", None)
+            special = tokenizer.num_special_tokens_to_add()
         return [
-            Reading(len(ids), 0 if unknown is None else ids.count(unknown))
+            Reading(len(ids), 0 if unknown is None else ids.count(unknown), special)
             for ids in encoded["input_ids"]
         ]
 
@@ -120,11 +125,14 @@ class SentenceTransformersModel(EmbeddingModel):
                 raise MissingDependencyError(
                     "sentence_transformers", "sentence-transformers"
                 ) from error
-            loaded = self._translated(
-                lambda: SentenceTransformer(
-                    self.model, device=self.device, truncate_dim=self.truncate_dim
+            with _no_bar_for_loading():
+                loaded = self._translated(
+                    lambda: SentenceTransformer(
+                        os.path.expanduser(self.model),
+                        device=self.device,
+                        truncate_dim=self.truncate_dim,
+                    )
                 )
-            )
             dimension = getattr(loaded, "get_embedding_dimension", None) or (
                 loaded.get_sentence_embedding_dimension
             )
@@ -140,8 +148,28 @@ class SentenceTransformersModel(EmbeddingModel):
         except EmbedError:
             raise
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ProviderError(self.model_id, reason) from error
+            raise ProviderError.from_exception(self.model_id, error) from error
+
+
+@contextmanager
+def _no_bar_for_loading() -> Iterator[None]:
+    """Silence the progress bar over loading weights: a second's work, on a server's stderr.
+
+    The bars over a download, which may take minutes, stay. Both have one switch in
+    transformers, and the second one of its own in huggingface_hub.
+    """
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils import logging
+
+    if are_progress_bars_disabled() or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    enable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def _readable(item: Item) -> Item:
