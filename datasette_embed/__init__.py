@@ -11,41 +11,29 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .plugin import (
-    asgi_wrapper,
-    prepare_connection,
-    register_commands,
-    register_routes,
-    startup,
-)
+from .plugin import asgi_wrapper as asgi_wrapper
+from .plugin import prepare_connection as prepare_connection
+from .plugin import register_commands as register_commands
+from .plugin import register_routes as register_routes
+from .plugin import startup as startup
 
+# "as" tells type checkers that a name is public: they cannot read the list made below.
 if TYPE_CHECKING:
-    from .errors import (
-        BudgetExceededError,
-        BusyError,
-        CollectionNotFoundError,
-        ConfigError,
-        DimensionMismatchError,
-        EmbedError,
-        EmbedTimeoutError,
-        EntryNotFoundError,
-        InvalidVectorError,
-        JobStateError,
-        MissingDependencyError,
-        MissingKeyError,
-        ModelMismatchError,
-        ModelNotAllowedError,
-        ModelRegistrationError,
-        NotFoundError,
-        ProviderError,
-        SourceError,
-        UnknownModelError,
-        UnreadableTextError,
-    )
-    from .models import Batch, EmbeddingModel, Kind, Reading
-    from .registry import Registry, get_registry
-    from .sql_functions import register
-    from .vectors import average, cosine, decode, dot, encode, l2, normalize
+    from .errors import *  # noqa: F403
+    from .models import Batch as Batch
+    from .models import EmbeddingModel as EmbeddingModel
+    from .models import Kind as Kind
+    from .models import Reading as Reading
+    from .registry import Registry as Registry
+    from .registry import get_registry as get_registry
+    from .sql_functions import register as register
+    from .vectors import average as average
+    from .vectors import cosine as cosine
+    from .vectors import decode as decode
+    from .vectors import dot as dot
+    from .vectors import encode as encode
+    from .vectors import l2 as l2
+    from .vectors import normalize as normalize
 
 # The name under which a public object is imported -> the module that has it.
 _MODULES = {
@@ -66,6 +54,7 @@ _MODULES = {
         "ModelNotAllowedError",
         "ModelRegistrationError",
         "NotFoundError",
+        "OutdatedCollectionError",
         "ProviderError",
         "SourceError",
         "UnknownModelError",
@@ -78,47 +67,9 @@ _MODULES = {
 }
 _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = [
-    "Batch",
-    "BudgetExceededError",
-    "BusyError",
-    "CollectionNotFoundError",
-    "ConfigError",
-    "DimensionMismatchError",
-    "EmbedError",
-    "EmbedTimeoutError",
-    "EmbeddingModel",
-    "EntryNotFoundError",
-    "InvalidVectorError",
-    "JobStateError",
-    "Kind",
-    "MissingDependencyError",
-    "MissingKeyError",
-    "ModelMismatchError",
-    "ModelNotAllowedError",
-    "ModelRegistrationError",
-    "NotFoundError",
-    "ProviderError",
-    "Reading",
-    "Registry",
-    "SourceError",
-    "UnknownModelError",
-    "UnreadableTextError",
-    "asgi_wrapper",
-    "average",
-    "cosine",
-    "decode",
-    "dot",
-    "encode",
-    "get_registry",
-    "l2",
-    "normalize",
-    "prepare_connection",
-    "register",
-    "register_commands",
-    "register_routes",
-    "startup",
-]
+_HOOKS = (asgi_wrapper, prepare_connection, register_commands, register_routes, startup)
+
+__all__ = sorted([*_LAZY, *(hook.__name__ for hook in _HOOKS)])
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from . import vectors
@@ -21,13 +21,17 @@ from .errors import (
     ModelNotAllowedError,
     ProviderError,
 )
+from .job_records import Failure
 from .models import Batch, EmbeddingModel, Item, Kind, Reading
-from .store import EntryWarning
+from .records import EntryWarning
 
 #: Items of one model call and one transaction; also what a kill can cost.
 BATCH_ITEMS = 64
 RETRIES = 5
 LONGEST_BACKOFF_SECONDS = 60.0
+#: A provider that asks for more patience than this pauses the run instead.
+LONGEST_WAIT_SECONDS = 600.0
+WAIT_STEP_SECONDS = 20.0
 
 # Errors that no other item and no later attempt of this run can escape.
 _FATAL = (
@@ -49,7 +53,12 @@ class MissingContent:
     content: str
     content_hash: bytes
     entry_ids: list[str]
+    has_failed_before: bool = False
     reading: Reading = field(default_factory=lambda: Reading(0))
+
+    def failures(self, message: str) -> list[Failure]:
+        """Return a failure for each of the rows."""
+        return [Failure(entry_id, message, self.content_hash) for entry_id in self.entry_ids]
 
 
 def embed_items(model: EmbeddingModel, items: Sequence[Item], kind: Kind) -> Batch:
@@ -64,7 +73,7 @@ def embed_items(model: EmbeddingModel, items: Sequence[Item], kind: Kind) -> Bat
     except EmbedError:
         raise
     except Exception as error:  # a plugin's model may raise anything
-        raise ProviderError(model.model_id, f"{type(error).__name__}: {error}") from error
+        raise ProviderError.from_exception(model.model_id, error) from error
 
 
 class BatchEmbedder:
@@ -73,6 +82,7 @@ class BatchEmbedder:
     Args:
         model: the collection's model.
         pause: ends a wait for the next attempt when it is set.
+        on_wait: called every now and then while it waits, to say that the run is alive.
         dimensions: what every vector must have; None until the first batch has shown it.
 
     Attributes:
@@ -80,9 +90,14 @@ class BatchEmbedder:
     """
 
     def __init__(
-        self, model: EmbeddingModel, pause: threading.Event, dimensions: int | None
+        self,
+        model: EmbeddingModel,
+        pause: threading.Event,
+        dimensions: int | None,
+        on_wait: Callable[[], None] = lambda: None,
     ) -> None:
         self.dimensions = dimensions
+        self._on_wait = on_wait
         self.tokens = 0
         self._model = model
         self._pause = pause
@@ -122,13 +137,26 @@ class BatchEmbedder:
                     raise Paused(f"the model kept failing: {first_line(error)}") from error
                 # Full jitter, so that many waiting clients do not come back together.
                 backoff = random.uniform(0, min(LONGEST_BACKOFF_SECONDS, 2.0**attempt))
-                if self._pause.wait(error.retry_after_seconds or backoff):
-                    raise Paused from error
+                self._wait(error.retry_after_seconds or backoff)
                 continue
             self.tokens += answer.tokens or 0
             self._check_dimensions(answer.vectors.shape[1])
             return answer
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _wait(self, seconds: float) -> None:
+        """Wait, in steps that let the run show it is alive.
+
+        Raises:
+            Paused: the pause was set, or the wait would be longer than anybody expects.
+        """
+        if seconds > LONGEST_WAIT_SECONDS:
+            raise Paused(f"the model asks to be left alone for {seconds:.0f} seconds")
+        while seconds > 0:
+            if self._pause.wait(min(seconds, WAIT_STEP_SECONDS)):
+                raise Paused
+            seconds -= WAIT_STEP_SECONDS
+            self._on_wait()
 
     def _check_dimensions(self, dimensions: int) -> None:
         if self.dimensions is None:
@@ -143,19 +171,16 @@ def cut_into_batches(
     """Cut a window into batches of texts of like length, which pad each other least.
 
     The batches come in a shuffled order: short ones first would promise an end that the
-    long ones then put off.
+    long ones then put off. What has failed before comes last, by itself.
     """
     size = min(BATCH_ITEMS, model.batch_size or BATCH_ITEMS)
-    ordered = sorted(missing, key=lambda item: item.reading.tokens)
-    starts = list(range(0, len(ordered), size))
-    random.Random(0).shuffle(starts)
-    for start in starts:
-        yield ordered[start : start + size]
-
-
-def is_unreadable(reading: Reading) -> bool:
-    """Say whether more than a fifth of a text means nothing to the model."""
-    return reading.unknown_tokens * 5 > reading.tokens
+    for again in (False, True):
+        group = [item for item in missing if item.has_failed_before is again]
+        group.sort(key=lambda item: item.reading.tokens)
+        starts = list(range(0, len(group), size))
+        random.Random(0).shuffle(starts)
+        for start in starts:
+            yield group[start : start + size]
 
 
 def warnings_of(
@@ -164,11 +189,11 @@ def warnings_of(
     """Yield (warning, tokens, tokens lost) for what a model cannot read of a text."""
     if max_tokens is not None and reading.tokens > max_tokens:
         yield EntryWarning.TRUNCATED, reading.tokens, reading.tokens - max_tokens
-    if is_unreadable(reading):
+    if reading.is_unreadable:
         yield EntryWarning.UNREADABLE, reading.tokens, reading.unknown_tokens
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type when it has none."""
-    text = str(error).strip().splitlines()
+    """Return the first line of what an error has to say, or its type when it says nothing."""
+    text = (error.detail if isinstance(error, EmbedError) else str(error)).strip().splitlines()
     return text[0] if text else type(error).__name__

@@ -27,6 +27,7 @@ __all__ = [
     "ModelNotAllowedError",
     "ModelRegistrationError",
     "NotFoundError",
+    "OutdatedCollectionError",
     "ProviderError",
     "SourceError",
     "UnknownModelError",
@@ -158,6 +159,23 @@ class ModelMismatchError(EmbedError, ValueError):
         super().__init__(
             f"Collection '{collection}' was made with {expected}, not {actual}: vectors of two "
             "models cannot be compared. Use its own model, or make another collection"
+        )
+
+
+class OutdatedCollectionError(EmbedError):
+    """A collection holds vectors of another version of its model, all or in part.
+
+    Attributes:
+        collection: its name.
+        reason: what is the matter with it.
+    """
+
+    def __init__(self, collection: str, reason: str) -> None:
+        self.collection = collection
+        self.reason = reason
+        super().__init__(
+            f"Collection '{collection}' {reason}: vectors of two versions cannot be compared. "
+            "Run datasette embed sync"
         )
 
 

@@ -1,7 +1,7 @@
 """What is wrong in a file: vectors that cannot be used, models that are missing, orphans.
 
-Layer 8: imports ``store``, ``schema``, ``registry`` and ``vectors``. Reads only; nothing is
-mended here.
+Layer 8: imports ``database``, ``errors``, ``records``, ``registry``, ``schema``, ``sources``,
+``store`` and ``vectors``. Mending is left to the engine: what is wrong here is only marked.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 
 from . import schema, vectors
 from .database import sqlite3
-from .errors import SourceError
+from .errors import OutdatedCollectionError, SourceError
+from .records import CollectionRecord
 from .registry import Registry
 from .sources import Source, SourceSpec
-from .store import CollectionRecord, Store
+from .store import Store
 
 #: Entries named for each kind of problem.
 EXAMPLES = 5
@@ -52,7 +53,13 @@ def find_problems(
     store = Store(conn)
     for record in store.list_collections():
         yield from _vector_problems(store, record)
-        if registry.find(record.model_id) is None:
+        model = registry.find(record.model_id)
+        if model is not None:
+            try:
+                store.check_current(record, model)
+            except OutdatedCollectionError as error:
+                yield Problem(record.name, error.reason)
+        else:
             yield Problem(
                 record.name,
                 f"its model {record.model_id} is not registered here: words cannot be searched, "
@@ -79,6 +86,22 @@ def _vector_problems(store: Store, record: CollectionRecord) -> Iterator[Problem
                     examples.setdefault(fault, []).append(str(entry_id))
     for fault, count in counts.most_common():
         yield Problem(record.name, fault, count, examples[fault])
+
+
+def mark_for_repair(conn: sqlite3.Connection, record: CollectionRecord) -> int:
+    """Make entries without a usable vector out of date, so that a sync embeds them again.
+
+    Runs in the caller's transaction. Returns how many there are.
+    """
+    store = Store(conn)
+    faulty = [
+        entry_id
+        for window in store.iter_embeddings(record.id)
+        for entry_id, stored in window
+        if fault_of(stored, record.dimensions)
+    ]
+    store.forget_hashes(record.id, faulty)
+    return len(faulty)
 
 
 def fault_of(stored: Any, dimensions: int | None) -> str | None:

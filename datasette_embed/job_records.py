@@ -8,10 +8,12 @@ embeds; that is ``jobs``.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -70,13 +72,22 @@ class JobCounts:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A row that could not be embedded. ``content_hash`` is None where there is no text."""
+
+    entry_id: str
+    message: str
+    content_hash: bytes | None = None
+
+
+@dataclass(frozen=True)
 class JobRecord:
     """One row of ``_embed_jobs``. Times are UTC, ISO 8601."""
 
     id: int
     collection_id: int
     collection: str
-    model: str
+    model_id: str
     status: JobStatus
     reason: str | None
     owner: str | None
@@ -88,18 +99,30 @@ class JobRecord:
     finished_at: str | None
     counts: JobCounts
 
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether it says it is running but its process is gone."""
+        return self.status is JobStatus.RUNNING and not _is_alive(self)
+
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to write for a job, as long as its epoch stands."""
+    """The right to write for a job, as long as its epoch stands.
+
+    ``before`` is what earlier runs of the same job did.
+    """
 
     job_id: int
     owner: str
     epoch: int
+    before: JobCounts = field(default_factory=JobCounts)
 
 
-_COUNTS = [field.name for field in fields(JobCounts)]
-_COLUMNS = [field.name for field in fields(JobRecord) if field.name != "counts"]
+_COUNTS = [column.name for column in fields(JobCounts)]
+#: Counts of work done once, which a job that goes on adds to what it did before; the
+#: others are counted anew, since every run looks at every row.
+_LASTING = {"embedded", "reused", "refreshed", "removed", "tokens"}
+_COLUMNS = [column.name for column in fields(JobRecord) if column.name != "counts"]
 _SELECT = f"select {', '.join([*_COLUMNS, *_COUNTS])} from _embed_jobs"
 
 
@@ -141,7 +164,7 @@ class JobRecords:
     def create(self, collection_id: int, collection: str, model_id: str) -> JobRecord:
         """Write a new pending job."""
         job_id = self.conn.execute(
-            "insert into _embed_jobs (collection_id, collection, model, status, created_at)"
+            "insert into _embed_jobs (collection_id, collection, model_id, status, created_at)"
             " values (?, ?, ?, ?, ?)",
             (collection_id, collection, model_id, JobStatus.PENDING.value, schema.now()),
         ).lastrowid
@@ -168,7 +191,7 @@ class JobRecords:
                 "Wait for it to end, or stop it",
                 allowed=[s.value for s in UNFINISHED if s is not JobStatus.RUNNING],
             )
-        claim = Claim(job.id, owner_name(), job.epoch + 1)
+        claim = Claim(job.id, owner_name(), job.epoch + 1, job.counts)
         self.conn.execute(
             "update _embed_jobs set status = ?, reason = null, owner = ?, epoch = ?,"
             " heartbeat_at = ?, rows_total = ?, started_at = ?, finished_at = null where id = ?",
@@ -195,7 +218,10 @@ class JobRecords:
             " where id = ? and owner = ? and epoch = ? and status = ?",
             (
                 schema.now(),
-                *(getattr(counts, name) for name in _COUNTS),
+                *(
+                    getattr(counts, name) + getattr(claim.before, name) * (name in _LASTING)
+                    for name in _COUNTS
+                ),
                 claim.job_id,
                 claim.owner,
                 claim.epoch,
@@ -224,24 +250,53 @@ class JobRecords:
             (status.value, reason, schema.now(), claim.job_id),
         )
 
-    def record_failures(self, job_id: int, failures: list[tuple[str, str]]) -> None:
-        """Record (entry id, message) pairs, counting the attempts."""
+    def cancel(self, job_id: int) -> JobRecord:
+        """End a job for good; what it has done is kept. Its process stops at its next batch.
+
+        Raises:
+            JobStateError: there is no such job, or it has ended.
+        """
+        job = self.find_job(job_id)
+        if job is None or job.status not in UNFINISHED:
+            status = job.status.value if job else "unknown"
+            raise JobStateError(job_id, status, "there is nothing to cancel", UNFINISHED)
+        self.conn.execute(
+            "update _embed_jobs set status = ?, owner = null, finished_at = ? where id = ?",
+            (JobStatus.CANCELLED.value, schema.now(), job_id),
+        )
+        return replace(job, status=JobStatus.CANCELLED)
+
+    def record_failures(self, job_id: int, failures: Sequence[Failure]) -> None:
+        """Record failures, counting the attempts of all jobs of the collection."""
         self.conn.executemany(
-            "insert into _embed_failures (job_id, entry_id, message, attempts) values (?, ?, ?, 1)"
-            " on conflict (job_id, entry_id) do update set message = excluded.message,"
-            " attempts = attempts + 1",
-            [(job_id, entry_id, message) for entry_id, message in failures],
+            "insert or replace into _embed_failures"
+            " (job_id, entry_id, content_hash, message, attempts) select ?, ?, ?, ?,"
+            " 1 + coalesce(max(f.attempts), 0) from _embed_failures as f where f.entry_id = ?"
+            " and f.job_id in (select other.id from _embed_jobs as other join _embed_jobs as this"
+            " on this.collection_id = other.collection_id where this.id = ?)",
+            [(job_id, f.entry_id, f.content_hash, f.message, f.entry_id, job_id) for f in failures],
         )
 
-    def forget_failures(self, job_id: int, still_failing: list[str]) -> None:
-        """Drop the recorded failures of a job but for these entry ids."""
+    def known_failures(self, collection_id: int) -> set[tuple[str, bytes]]:
+        """Return (entry id, content hash) of what could not be embedded before."""
         rows = self.conn.execute(
-            "select entry_id from _embed_failures where job_id = ?", (job_id,)
-        ).fetchall()
-        keep = set(still_failing)
-        self.conn.executemany(
-            "delete from _embed_failures where job_id = ? and entry_id = ?",
-            [(job_id, entry_id) for (entry_id,) in rows if entry_id not in keep],
+            "select f.entry_id, f.content_hash from _embed_failures as f join _embed_jobs as j"
+            " on j.id = f.job_id where j.collection_id = ? and f.content_hash is not null",
+            (collection_id,),
+        )
+        return set(rows.fetchall())
+
+    def forget_failures(self, job: JobRecord, still_failing: Iterable[str]) -> None:
+        """Drop every recorded failure of the job's collection that this job did not meet."""
+        self.conn.execute(
+            "delete from _embed_failures where job_id != ? and job_id in"
+            " (select id from _embed_jobs where collection_id = ?)",
+            (job.id, job.collection_id),
+        )
+        self.conn.execute(
+            "delete from _embed_failures where job_id = ?"
+            " and entry_id not in (select value from json_each(?))",
+            (job.id, json.dumps(sorted(still_failing))),
         )
 
     def list_failures(self, job_id: int) -> list[tuple[str, str, int]]:

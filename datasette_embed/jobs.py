@@ -27,92 +27,20 @@ from .database import sqlite3, translated, write_transaction
 from .errors import (
     EmbedError,
     JobStateError,
-    ModelMismatchError,
-    ProviderError,
     SourceError,
     UnreadableTextError,
 )
-from .job_records import Claim, JobCounts, JobRecord, JobRecords, JobStatus
+from .job_records import Claim, Failure, JobCounts, JobRecord, JobRecords, JobStatus
 from .models import EmbeddingModel
-from .schema import ensure_schema
+from .records import CollectionRecord, NewEntry, content_hash
 from .sources import Row, Source
-from .store import CollectionRecord, NewEntry, Store, content_hash
+from .store import Store
 
 WINDOW_ROWS = 1_000
 #: So many items failing one after the other mean that something else is wrong.
 FAILURES_BEFORE_PAUSE = 25
-
-
-def ensure_collection(
-    conn: sqlite3.Connection,
-    path: str,
-    name: str,
-    model: EmbeddingModel,
-    source: Source,
-    *,
-    store_content: bool = False,
-) -> tuple[CollectionRecord, JobRecord]:
-    """Create the tables, the collection and a job, or find those that are there.
-
-    Returns:
-        The collection, and its unfinished job if it has one, else a new one.
-
-    Raises:
-        SourceError: the file's tables of these names are not LLM's, or the collection
-            was made from something else.
-        ModelMismatchError: the collection belongs to another model.
-    """
-    ensure_schema(conn, path)
-    store, records = Store(conn), JobRecords(conn)
-    with write_transaction(conn):
-        collection = store.find_collection(name)
-        check_collection(collection, model, source)
-        if collection is None or collection.source is None:
-            collection = store.create_collection(
-                CollectionRecord(
-                    0,
-                    name,
-                    model.model_id,
-                    dimensions=collection.dimensions if collection else model.dimensions,
-                    metric=model.metric,
-                    fingerprint=model.fingerprint,
-                    source=source.spec.to_json(),
-                    store=store_content,
-                )
-            )
-        elif store_content and not collection.store:
-            store.set_store(collection.id, True)
-        if collection.fingerprint != model.fingerprint:
-            store.set_fingerprint(collection, model.fingerprint)
-        job = records.find_unfinished(collection.id) or records.create(
-            collection.id, name, model.model_id
-        )
-    return store.get_collection(name), job
-
-
-def check_collection(
-    collection: CollectionRecord | None, model: EmbeddingModel, source: Source
-) -> None:
-    """Refuse to mix two models, or two sources, in one collection.
-
-    Raises:
-        ProviderError: the model takes no text.
-        ModelMismatchError: the collection belongs to another model.
-        SourceError: it was made from something else.
-    """
-    if not model.supports_text:
-        raise ProviderError(model.model_id, "embeds binary data only, and rows are text")
-    if collection is None:
-        return
-    if collection.model_id != model.model_id:
-        raise ModelMismatchError(collection.name, collection.model_id, model.model_id)
-    if collection.source and collection.source != source.spec.to_json():
-        made_from = type(source.spec).from_json(collection.source)
-        raise SourceError(
-            f"collection '{collection.name}'",
-            f"was made from something else ({made_from}). Give this one another name with "
-            "--collection, or delete the old one: datasette embed collections delete",
-        )
+#: How long a batch waits to be written while another program is writing.
+BUSY_TIMEOUT_MS = 60_000
 
 
 class JobRun:
@@ -158,10 +86,12 @@ class JobRun:
         self._remove = remove
         self.report = report
         self.pause = pause or threading.Event()
-        self._embedder = BatchEmbedder(model, self.pause, collection.dimensions)
+        self._embedder = BatchEmbedder(model, self.pause, collection.dimensions, self._show_life)
         self.reason: str | None = None
         self._failures_in_a_row = 0
-        self._failing: list[str] = []
+        self._failing: set[str] = set()
+        self._known_failures: set[tuple[str, bytes]] = set()
+        self._claim = Claim(job.id, "", -1)  # of nothing, until run() has the real one
 
     def run(self) -> JobStatus:
         """Embed what is missing. Returns ``finished`` or ``paused``.
@@ -172,6 +102,13 @@ class JobRun:
         """
         with translated(self.path), write_transaction(self.conn):
             claim = self._records.claim(self.job, self.rows_total)
+            if self.collection.fingerprint != self.model.fingerprint:
+                self._store.set_fingerprint(self.collection, self.model.fingerprint)
+                self.collection = self._store.get_collection(self.collection.name)
+        # A batch that was paid for is not given up because another program is writing.
+        self.conn.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_MS}")
+        self._claim = claim
+        self._known_failures = self._records.known_failures(self.collection.id)
         try:
             with translated(self.path):
                 self._run(claim)
@@ -210,9 +147,11 @@ class JobRun:
             self._run_window(claim, window)
         with write_transaction(self.conn):
             self._records.checkpoint(claim, self.counts)
-            self._records.forget_failures(claim.job_id, self._failing)
+            self._records.forget_failures(self.job, self._failing)
             if self._remove:
                 self.counts.removed += self._delete_unseen()
+            if self.collection.is_rebuilding:
+                self.counts.removed += self._store.finish_rebuilding(self.collection)
         self.report(self.counts)
 
     def _delete_unseen(self) -> int:
@@ -227,23 +166,22 @@ class JobRun:
     # -- one window ----------------------------------------------------------------
 
     def _run_window(self, claim: Claim, window: list[Row]) -> None:
-        missing, to_store = self._compare(window)
-        readings = self.model.read([item.content for item in missing])
-        for item, reading in zip(missing, readings, strict=True):
-            item.reading = reading
+        missing, to_store, blanked = self._compare(window)
+        missing, failures = self._read(missing)
+        failures += [
+            Failure(self._id_for_failure(row), row.problem) for row in window if row.problem
+        ]
         reused = self._find_reusable(missing)
         with write_transaction(self.conn):
-            self._keep_replaced(missing)
+            self._keep_replaced(blanked + [i for item in missing for i in item.entry_ids])
             self._store.write_contents(self.collection.id, to_store)
             for item in missing:
                 if item.content_hash in reused:
                     self._write(item, reused[item.content_hash])
                     self.counts.reused += len(item.entry_ids)
                     self.counts.rows_done += len(item.entry_ids)
-            self._records.record_failures(
-                claim.job_id,
-                [(self._id_for_failure(row), row.problem) for row in window if row.problem],
-            )
+            self.counts.removed += self._store.delete_entries(self.collection.id, blanked)
+            self._record(claim, failures)
             self._records.checkpoint(claim, self.counts)
         self.report(self.counts)
         missing = [item for item in missing if item.content_hash not in reused]
@@ -252,31 +190,58 @@ class JobRun:
                 raise Paused
             self._run_batch(claim, batch)
 
-    def _compare(self, window: list[Row]) -> tuple[list[MissingContent], list[tuple[str, str]]]:
-        """Return what is missing, one item a distinct content, and the contents to store."""
+    def _read(self, missing: list[MissingContent]) -> tuple[list[MissingContent], list[Failure]]:
+        """Return what the model can read, and a failure for each row it knows no word of."""
+        readable: list[MissingContent] = []
+        failures: list[Failure] = []
+        readings = self.model.read([item.content for item in missing])
+        for item, reading in zip(missing, readings, strict=True):
+            item.reading = reading
+            try:
+                self.model.check_known(reading)
+            except UnreadableTextError as error:
+                failures += item.failures(first_line(error))
+            else:
+                readable.append(item)
+        return readable, failures
+
+    def _record(self, claim: Claim, failures: list[Failure]) -> None:
+        self._records.record_failures(claim.job_id, failures)
+        self._failing.update(failure.entry_id for failure in failures)
+        self.counts.failed += len(failures)
+        self.counts.rows_done += len(failures)
+
+    def _show_life(self) -> None:
+        with write_transaction(self.conn):
+            self._records.checkpoint(self._claim, self.counts)
+
+    def _compare(
+        self, window: list[Row]
+    ) -> tuple[list[MissingContent], list[tuple[str, str]], list[str]]:
+        """Return what is missing (one item a distinct content), the contents to store, and
+        the entries whose row has become blank."""
         ids = [row.entry_id for row in window if row.entry_id is not None]
         states = self._store.find_states(self.collection.id, ids)
         missing: dict[bytes, MissingContent] = {}
         to_store: list[tuple[str, str]] = []
         seen: list[tuple[str]] = []
+        blanked: list[str] = []
         for row in window:
-            if row.problem or row.entry_id is None:
-                self.counts.failed += 1
-                self.counts.rows_done += 1
-                self._failing.append(self._id_for_failure(row))
-                if row.entry_id is not None:
-                    seen.append((row.entry_id,))
-                continue
+            state = states.get(row.entry_id or "")
             if row.is_blank:
                 self.counts.blank += 1
                 self.counts.rows_done += 1
+                blanked += [row.entry_id] if row.entry_id and state else []
                 continue
-            seen.append((row.entry_id,))
+            if row.entry_id is not None:
+                seen.append((row.entry_id,))
+            if row.problem or row.entry_id is None:
+                continue
             digest = content_hash(row.content)
-            state = states.get(row.entry_id)
-            if state is None or state.content_hash != digest:
+            if state is None or not state.is_current(digest, self.collection.dimensions):
                 item = missing.setdefault(digest, MissingContent(row.content, digest, []))
                 item.entry_ids.append(row.entry_id)
+                item.has_failed_before |= (row.entry_id, digest) in self._known_failures
                 continue
             self.counts.rows_done += 1
             if self.collection.store and not state.has_content:
@@ -288,7 +253,7 @@ class JobRun:
             self.conn.execute("begin")
             self.conn.executemany("insert or ignore into temp._embed_seen values (?)", seen)
             self.conn.execute("commit")
-        return list(missing.values()), to_store
+        return list(missing.values()), to_store, blanked
 
     def _id_for_failure(self, row: Row) -> str:
         return row.entry_id if row.entry_id is not None else "(a row without an id)"
@@ -309,17 +274,16 @@ class JobRun:
             and vectors.is_usable(vectors.decode(blob))
         }
 
-    def _keep_replaced(self, missing: Sequence[MissingContent]) -> None:
-        """Set aside the vectors that are about to be replaced.
+    def _keep_replaced(self, entry_ids: Sequence[str]) -> None:
+        """Set aside the vectors that are about to be replaced or deleted.
 
         Their contents may only have moved to rows further down.
         """
-        ids = [entry_id for item in missing for entry_id in item.entry_ids]
         self.conn.execute(
             "insert or ignore into temp._embed_replaced select content_hash, embedding"
             " from embeddings where collection_id = ? and content_hash is not null"
             " and id in (select value from json_each(?))",
-            (self.collection.id, json.dumps(ids)),
+            (self.collection.id, json.dumps(entry_ids)),
         )
 
     def _find_replaced(self, missing: Sequence[MissingContent]) -> dict[bytes, bytes]:
@@ -337,7 +301,7 @@ class JobRun:
 
     def _run_batch(self, claim: Claim, batch: list[MissingContent]) -> None:
         embedded: list[tuple[MissingContent, bytes]] = []
-        failures: list[tuple[str, str]] = []
+        failures: list[Failure] = []
         stopped: Exception | None = None
         try:
             for item, outcome in self._embedder.embed(batch):
@@ -345,9 +309,8 @@ class JobRun:
                     embedded.append((item, outcome))
                     self._failures_in_a_row = 0
                 else:
-                    message = first_line(outcome)
-                    failures += [(entry_id, message) for entry_id in item.entry_ids]
-                    self._count_failure(outcome)
+                    failures += item.failures(first_line(outcome))
+                    self._count_failure(item, outcome)
         except (Paused, EmbedError) as error:
             stopped = error  # but what has been paid for is kept
         with write_transaction(self.conn):
@@ -357,22 +320,20 @@ class JobRun:
                 self.counts.embedded += 1
                 self.counts.reused += len(item.entry_ids) - 1
             self.counts.tokens = self._embedder.tokens
-            self.counts.failed += len(failures)
-            self._failing += [entry_id for entry_id, _ in failures]
-            self.counts.rows_done += len(failures) + sum(len(i.entry_ids) for i, _ in embedded)
-            self._records.record_failures(claim.job_id, failures)
+            self.counts.rows_done += sum(len(item.entry_ids) for item, _ in embedded)
+            self._record(claim, failures)
             self._records.checkpoint(claim, self.counts)
         self.report(self.counts)
         if stopped:
             raise stopped
 
-    def _count_failure(self, error: EmbedError) -> None:
+    def _count_failure(self, item: MissingContent, error: EmbedError) -> None:
         """Give up when one text after the other fails, for reasons that are not the text's.
 
         Raises:
             Paused: with the reason.
         """
-        if isinstance(error, UnreadableTextError):
+        if isinstance(error, UnreadableTextError) or item.has_failed_before:
             return
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= FAILURES_BEFORE_PAUSE:

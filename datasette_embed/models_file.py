@@ -2,7 +2,8 @@
 
 Layer 2: imports ``settings`` and ``errors``. A JSON list in the user's folder, in the
 shape of plugin config ``models``. It is replaced whole, so that a reader never meets half
-of it. No model is built here.
+of it; of two commands that change it at the same moment the last one wins. No model is
+built here.
 """
 
 from __future__ import annotations
@@ -10,36 +11,78 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .errors import ConfigError, SourceError, UnknownModelError
-from .settings import ModelEntry, models_file, parse_model_entries
+from .settings import MODELS_FILE_NAME, ModelEntry, models_file, parse_model_entry
 
 
-def read_model_entries() -> tuple[ModelEntry, ...]:
-    """Return the entries of the user's models file; none when there is no file.
+@dataclass(frozen=True)
+class FileEntry:
+    """One entry of the models file, which a person may have written by hand.
+
+    Attributes:
+        name: the id of its model; its place in the file when it gives none.
+        value: the entry as it stands in the file.
+        entry: the same, read; None for one that cannot be used.
+        reason: why it cannot be used; None when it can.
+    """
+
+    name: str
+    value: Any
+    entry: ModelEntry | None = None
+    reason: str | None = None
+
+
+def read_models_file() -> tuple[FileEntry, ...]:
+    """Return the entries of the user's models file, in order; none when there is no file.
 
     Raises:
-        SourceError: the file cannot be read, or is not such a list.
+        SourceError: the file cannot be read, or is no JSON list.
     """
     path = models_file()
     try:
-        value = json.loads(path.read_text("utf-8"))
+        values = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return ()
     except (OSError, ValueError) as error:
         raise SourceError(str(path), f"cannot be read as JSON ({error}); mend or remove it") from (
             error
         )
+    if not isinstance(values, list):
+        raise SourceError(str(path), "is no JSON list of models; mend or remove it")
+    return tuple(
+        _read_entry(value, f"{MODELS_FILE_NAME}[{position}]")
+        for position, value in enumerate(values)
+    )
+
+
+def _read_entry(value: Any, where: str) -> FileEntry:
     try:
-        return parse_model_entries(value)
+        entry = parse_model_entry(value, where)
     except ConfigError as error:
-        raise SourceError(str(path), f"{error}; mend or remove it") from error
+        name = _find_id(value) or where
+        reason = f"{error}. Mend it, or: datasette embed models remove '{name}'"
+        return FileEntry(name, value, reason=reason)
+    return FileEntry(entry.resolved_id, value, entry)
+
+
+def _find_id(value: Any) -> str | None:
+    """Return the id that an unusable entry gives, or would give, its model."""
+    if not isinstance(value, Mapping):
+        return None
+    named = {key: value[key] for key in ("provider", "model", "id") if key in value}
+    try:
+        return parse_model_entry(named, "").resolved_id
+    except ConfigError:
+        return None
 
 
 def add_model_entry(entry: ModelEntry) -> Path:
-    """Add an entry to the models file, in place of one with the same id.
+    """Add an entry to the models file, in place of those with the same id.
 
     Returns:
         The path of the file that was written.
@@ -47,29 +90,31 @@ def add_model_entry(entry: ModelEntry) -> Path:
     Raises:
         SourceError: the file cannot be read or written. It is left as it was.
     """
-    kept = [known for known in read_model_entries() if known.resolved_id != entry.resolved_id]
-    return _write([*kept, entry])
+    kept = [found.value for found in read_models_file() if found.name != entry.resolved_id]
+    return _write([*kept, entry.as_json()])
 
 
-def remove_model_entry(name: str) -> ModelEntry:
-    """Remove the entry of this id or alias from the models file, and return it.
+def remove_model_entry(name: str) -> str:
+    """Remove the entry of this id or alias from the models file, and return its id.
+
+    One that cannot be used is removed by the name it is listed under.
 
     Raises:
         UnknownModelError: the file has no such entry; it lists those it has.
         SourceError: the file cannot be read or written. It is left as it was.
     """
-    entries = read_model_entries()
-    for entry in entries:
-        if name == entry.resolved_id or name in entry.aliases:
-            _write([other for other in entries if other is not entry])
-            return entry
-    raise UnknownModelError(name, [entry.resolved_id for entry in entries])
+    entries = read_models_file()
+    for found in entries:
+        if name == found.name or (found.entry and name in found.entry.aliases):
+            _write([other.value for other in entries if other is not found])
+            return found.name
+    raise UnknownModelError(name, [found.name for found in entries])
 
 
-def _write(entries: Iterable[ModelEntry]) -> Path:
+def _write(values: Iterable[Any]) -> Path:
     """Replace the models file in one step and return its path."""
     path = models_file()
-    text = json.dumps([entry.as_json() for entry in entries], indent=2) + "\n"
+    text = json.dumps(list(values), indent=2) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)

@@ -11,10 +11,11 @@ import time
 from dataclasses import dataclass
 
 from .batches import embed_items
-from .errors import InvalidVectorError, ProviderError
+from .errors import InvalidVectorError, ProviderError, SourceError
 from .models import EmbeddingModel, Kind
-from .sources import Source
-from .store import CollectionRecord, Store, content_hash
+from .records import CollectionRecord, EntryState, content_hash
+from .sources import Row, Source
+from .store import Store
 
 #: Texts whose tokens are counted, from which the rest is extrapolated.
 TOKEN_SAMPLE = 200
@@ -37,6 +38,7 @@ class Plan:
         unchanged: rows that are up to date.
         to_store: up-to-date rows whose text is to be stored in addition.
         blank: rows without text.
+        blanked: entries of those, made when they had text, which go.
         unusable: rows that hold something else than text.
         example_problem: what is wrong with the first of those.
         removable: entries whose row is gone or has become blank.
@@ -53,6 +55,7 @@ class Plan:
     unchanged: int = 0
     to_store: int = 0
     blank: int = 0
+    blanked: int = 0
     unusable: int = 0
     example_problem: str | None = None
     removable: int = 0
@@ -65,8 +68,8 @@ class Plan:
 
     @property
     def is_up_to_date(self) -> bool:
-        """Whether there is nothing to embed, store or record."""
-        return not (self.missing or self.to_store or self.unusable)
+        """Whether there is nothing to embed, store, record or take back."""
+        return not (self.missing or self.to_store or self.unusable or self.blanked)
 
 
 def make_plan(
@@ -83,41 +86,80 @@ def make_plan(
         store: where the collection is; None for a file still to be made.
         collection: the collection it would go to; None for one still to be made.
         store_content: whether the content is to be stored with the vectors.
+
+    Raises:
+        SourceError: the source cannot be read, or the collection is another tool's and
+            holds entries that do not come from it.
     """
-    plan = Plan()
-    current: set[bytes] = set()
-    sample: list[str] = []
-    chooser = random.Random(0)
-    kept = 0
-    is_stale = collection is not None and collection.fingerprint not in (None, model.fingerprint)
+    comparison = _Comparison(model, collection, store_content)
     for window in source.iter_windows():
         ids = [row.entry_id for row in window if row.entry_id is not None]
-        states = store.find_states(collection.id, ids) if store and collection else {}
+        comparison.add(
+            window, store.find_states(collection.id, ids) if store and collection else {}
+        )
+    plan = comparison.plan
+    plan.contents = min(plan.missing, len(comparison.digests) + max(0, plan.missing - DIGEST_LIMIT))
+    if store and collection:
+        plan.removable = store.count(collection.id) - comparison.kept
+        if collection.source is None and plan.removable:
+            raise SourceError(
+                f"collection '{collection.name}'",
+                f"holds {plan.removable:,} entries that are no rows of {source.spec.name}: "
+                "give this one another name with --collection",
+            )
+    _estimate(plan, comparison.sample, model)
+    return plan
+
+
+class _Comparison:
+    """The rows of a source beside what is stored for them, window by window.
+
+    Attributes:
+        plan: the counts so far.
+        kept: entries whose row is there and has text, or something that is no text.
+        sample: a uniform sample of the missing contents.
+        digests: hashes of the missing contents, the first ``DIGEST_LIMIT`` of them.
+    """
+
+    def __init__(
+        self, model: EmbeddingModel, collection: CollectionRecord | None, store_content: bool
+    ) -> None:
+        self.plan = Plan()
+        self.kept = 0
+        self.sample: list[str] = []
+        self.digests: set[bytes] = set()
+        self._chooser = random.Random(0)
+        self._dimensions = collection.dimensions if collection else None
+        self._store_content = store_content
+        self._is_stale = collection is not None and collection.fingerprint not in (
+            None,
+            model.fingerprint,
+        )
+
+    def add(self, window: list[Row], states: dict[str, EntryState]) -> None:
+        """Count one window of rows; ``states`` is what is stored under their ids."""
+        plan = self.plan
         for row in window:
+            state = states.get(row.entry_id or "")
             plan.rows += 1
+            if row.is_blank:
+                plan.blank += 1
+                plan.blanked += state is not None
+                continue
+            self.kept += state is not None
             if row.problem:
                 plan.unusable += 1
                 plan.example_problem = plan.example_problem or row.problem
-                kept += row.entry_id in states
                 continue
-            if row.is_blank:
-                plan.blank += 1
-                continue
-            state = states.get(row.entry_id or "")
-            kept += state is not None
             digest = content_hash(row.content)
-            if state and state.content_hash == digest and not is_stale:
+            if state and state.is_current(digest, self._dimensions) and not self._is_stale:
                 plan.unchanged += 1
-                plan.to_store += store_content and not state.has_content
+                plan.to_store += self._store_content and not state.has_content
                 continue
             plan.missing += 1
             if plan.missing <= DIGEST_LIMIT:
-                current.add(digest)
-            _add_to_sample(sample, row.content, plan.missing, chooser)
-    plan.contents = min(plan.missing, len(current) + max(0, plan.missing - DIGEST_LIMIT))
-    plan.removable = store.count(collection.id) - kept if store and collection else 0
-    _estimate(plan, sample, model)
-    return plan
+                self.digests.add(digest)
+            _add_to_sample(self.sample, row.content, plan.missing, self._chooser)
 
 
 def _add_to_sample(sample: list[str], content: str, seen: int, chooser: random.Random) -> None:

@@ -1,8 +1,9 @@
 """Registry: names of models -> the models themselves, resolved once.
 
-Layer 4: imports providers, models, settings and errors. Below this module models are
-passed as objects. Mistakes of a plugin's author are refused at registration, before
-anything is stored. Building a registry loads no weights and no heavy package.
+Layer 4: imports ``errors``, ``hookspecs``, ``models``, ``models_file``, ``providers`` and
+``settings``. Below this module models are passed as objects. Mistakes of a plugin's author
+are refused at registration, before anything is stored. Building a registry loads no weights
+and no heavy package.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .errors import (
 )
 from .hookspecs import add_hookspecs
 from .models import EmbeddingModel, Kind
-from .models_file import read_model_entries
+from .models_file import read_models_file
 from .providers.adapted import AdaptedModel
 from .settings import MODELS_FILE_NAME, PLUGIN_NAME, ModelEntry, Settings, parse_settings
 
@@ -210,32 +211,38 @@ def build_registry(settings: Settings) -> Registry:
     _add_bundled(registry)
     _add_from_plugins(registry)
     try:
-        user_entries = read_model_entries()
+        in_file = read_models_file()
     except EmbedError as error:
         logger.warning("the models file cannot be used: %s", error)
         registry.unavailable[MODELS_FILE_NAME] = str(error)
-        user_entries = ()
-    for entry in (*user_entries, *settings.models):
+        in_file = ()
+    for found in in_file:
+        if found.entry is not None:
+            _add_entry(registry, found.entry)
+        else:
+            logger.warning("a model of the models file cannot be used: %s", found.reason)
+            registry.unavailable[found.name] = found.reason or ""
+    for entry in settings.models:
         _add_entry(registry, entry)
     return registry
 
 
 @cache
-def _bundled_model() -> EmbeddingModel:
+def _bundled_model() -> tuple[EmbeddingModel, tuple[str, ...]]:
     """Return the one instance of this process, so that its weights are loaded once."""
-    from .providers.bundled import bundled_model
+    from .providers.bundled import ALIASES, bundled_model
 
-    return bundled_model()
+    return bundled_model(), ALIASES
 
 
 def _add_bundled(registry: Registry) -> None:
     try:
-        model = _bundled_model()
+        model, aliases = _bundled_model()
     except Exception as error:
         logger.exception("the bundled model cannot be used")
         registry.unavailable["bundled"] = str(error)
         return
-    registry.register(model, ("minilm", "default"))
+    registry.register(model, aliases)
     if importlib.util.find_spec("onnxruntime") is None:
         registry.unavailable[model.model_id] = str(MissingDependencyError("onnxruntime", ""))
 
@@ -285,7 +292,10 @@ def _add_entry(registry: Registry, entry: ModelEntry) -> None:
         )
     except ModelRegistrationError as error:
         logger.warning("the model %s cannot be registered: %s", entry.resolved_id, error)
-        registry.unavailable.setdefault(entry.resolved_id, str(error))
+        # The model that holds the id, the bundled one for example, is no less available.
+        is_taken = registry.find(entry.resolved_id) is not None
+        name = f"{entry.resolved_id} (registered again)" if is_taken else entry.resolved_id
+        registry.unavailable.setdefault(name, str(error))
         return
     if importlib.util.find_spec("sentence_transformers") is None:
         registry.unavailable[entry.resolved_id] = str(

@@ -61,6 +61,7 @@ create table _embed_collections (
    metric text not null,
    source text,
    store integer not null default 0,
+   rebuilding integer not null default 0,
    created_at text not null
 );
 create table _embed_generations (
@@ -79,7 +80,7 @@ create table _embed_jobs (
    id integer primary key,
    collection_id integer,
    collection text not null,
-   model text not null,
+   model_id text not null,
    status text not null,
    reason text,
    owner text,
@@ -102,6 +103,7 @@ create table _embed_jobs (
 create table _embed_failures (
    job_id integer not null,
    entry_id text not null,
+   content_hash blob,
    message text not null,
    attempts integer not null,
    primary key (job_id, entry_id)
@@ -230,14 +232,28 @@ def ensure_schema(conn: sqlite3.Connection, path: str) -> None:
             _run_script(conn, _OUR_TABLES)
         _record(conn, OUR_SET, ("m001_create_tables",))
         for name in missing_triggers(conn):
+            conn.execute(f"drop trigger if exists {name}")
             conn.execute(TRIGGERS[name])
 
 
+def drop_unused_triggers(conn: sqlite3.Connection) -> None:
+    """Drop our triggers when the file has no collection left that they serve."""
+    if not conn.execute("select 1 from collections limit 1").fetchone():
+        for name in TRIGGERS:
+            conn.execute(f"drop trigger if exists {name}")
+
+
 def missing_triggers(conn: sqlite3.Connection) -> list[str]:
-    """Return the names of our triggers that the file lacks (a table rebuild drops them)."""
-    rows = conn.execute("select name from sqlite_master where type = 'trigger'")
-    present = {row[0] for row in rows}
-    return [name for name in TRIGGERS if name not in present]
+    """Return the names of our triggers that the file lacks, or has in another wording.
+
+    A table rebuild drops them, and an earlier version may have written them differently.
+    """
+    rows = conn.execute("select name, sql from sqlite_master where type = 'trigger'")
+    # SQLite keeps the statement from the name on, behind a CREATE TRIGGER of its own.
+    present = {name: str(sql)[len("create trigger ") :] for name, sql in rows}
+    return [
+        name for name, sql in TRIGGERS.items() if present.get(name) != sql[len("create trigger ") :]
+    ]
 
 
 def _is_complete(conn: sqlite3.Connection) -> bool:

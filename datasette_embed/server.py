@@ -1,6 +1,7 @@
 """Server: what one running Datasette gives the parts of this package.
 
-Layer 9: imports settings, registry, query_embeddings, executor and compat. It fits them
+Layer 9: imports ``compat``, ``errors``, ``executor``, ``query_embeddings``, ``registry``,
+``settings`` and ``threads``. It fits them
 to one Datasette instance: its config, its pool of SQL threads, its models. No SQL
 function and no page belongs here.
 """
@@ -12,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from . import compat
-from .errors import ConfigError
+from .errors import ConfigError, EmbedError
 from .executor import wrap_executor
 from .query_embeddings import PROCESS_QUERIES, Limits
 from .registry import Registry, get_registry
@@ -88,4 +89,5 @@ def warm_models(registry: Registry, names: tuple[str, ...]) -> None:
         try:
             registry.get(name).warm()
         except Exception as error:
-            logger.warning("the model %s could not be loaded at startup: %s", name, error)
+            reason = error.detail if isinstance(error, EmbedError) else error
+            logger.warning("the model %s could not be loaded at startup: %s", name, reason)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class ModelEntry:
     Attributes:
         provider: one of ``PROVIDERS``.
         model: what the provider calls it: a name on a hub, or a folder.
-        model_id: the id it gets here; None for ``provider/model``.
+        model_id: the id it gets here; None for ``provider/NAME``, of a folder its last part.
         aliases: shorter names for it.
         device: where to run it (``cpu``, ``cuda``, ``mps``); None lets the provider choose.
         truncate_dim: shorten its vectors to this many dimensions; None keeps them whole.
@@ -52,8 +53,14 @@ class ModelEntry:
 
     @property
     def resolved_id(self) -> str:
-        """Return the id this model is registered under."""
-        return self.model_id or f"{self.provider}/{self.model}"
+        """Return the id this model is registered under.
+
+        A name that begins with the provider's is not prefixed again, so that the ids are
+        those of LLM's plugins; and no path becomes an id, because everybody sees those.
+        """
+        name = last_part(self.model) if is_path(self.model) else self.model
+        prefix = f"{self.provider}/"
+        return self.model_id or prefix + name.removeprefix(prefix)
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry in the shape of the models file, without what is not set."""
@@ -66,6 +73,21 @@ class ModelEntry:
             "truncate_dim": self.truncate_dim,
         }
         return {key: value for key, value in entry.items() if value is not None}
+
+
+def is_path(model: str) -> bool:
+    """Return whether this names a folder: a name on a hub has one slash at most.
+
+    A folder of the working directory has to be written as ``./NAME``.
+    """
+    return (
+        model.startswith((".", "~", "/")) or "\\" in model or ":" in model or model.count("/") > 1
+    )
+
+
+def last_part(path: str) -> str:
+    """Return the name of a folder without where it is, for either kind of slash."""
+    return re.split(r"[\\/:]", path.rstrip("\\/"))[-1]
 
 
 def parse_model_entry(value: Any, where: str) -> ModelEntry:
@@ -90,10 +112,14 @@ def parse_model_entry(value: Any, where: str) -> ModelEntry:
             f"{where}.provider", f"must be one of {', '.join(PROVIDERS)}, not {provider!r}"
         )
     truncate_dim = value.get("truncate_dim")
+    model = _text(value.get("model"), f"{where}.model")
+    model_id = _optional_text(value.get("id"), f"{where}.id")
+    if model_id is None and is_path(model) and not last_part(model).strip(".~"):
+        raise ConfigError(f"{where}.model", f"a folder like {model!r} needs an id too")
     return ModelEntry(
         provider=provider,
-        model=_text(value.get("model"), f"{where}.model"),
-        model_id=_optional_text(value.get("id"), f"{where}.id"),
+        model=model,
+        model_id=model_id,
         aliases=_names(value.get("aliases", ()), f"{where}.aliases"),
         device=_optional_text(value.get("device"), f"{where}.device"),
         truncate_dim=None

@@ -116,7 +116,7 @@ class Source:
         path: named in errors.
 
     Raises:
-        SourceError: no such table or column, a query that fails, ids that are not unique.
+        SourceError: no such table or column, a query that fails.
     """
 
     def __init__(self, conn: sqlite3.Connection, spec: SourceSpec, path: str) -> None:
@@ -153,9 +153,25 @@ class Source:
         self._ids = [_expression(column) for column in id_columns]
         self._texts = [quoted(column) for column in self._columns]
         self._key = paging_key
-        if spec.id_columns or not paging_key:
+        self._may_repeat_ids = bool(spec.id_columns) or not paging_key or self._mixes_types(spec)
+
+    def _mixes_types(self, spec: SourceSpec) -> bool:
+        """Say whether the primary key's columns may hold both 1 and '1' (no affinity)."""
+        rows = self.conn.execute(
+            "select type from pragma_table_info(?) where pk > 0", (spec.table or "",)
+        )
+        return any(not kind or "BLOB" in kind.upper() for (kind,) in rows)
+
+    def _prepare(self) -> None:
+        """Make ready to be read, once: opening alone must cost nothing.
+
+        What a collection says of its source comes from a file that may be a stranger's,
+        and a query or view can be made to run for hours.
+        """
+        if self._may_repeat_ids:
             self._refuse_repeated_ids()
-        if not paging_key:
+            self._may_repeat_ids = False
+        if not self._key:
             self._take_snapshot()
 
     def _known_table(self, name: str) -> str:
@@ -280,24 +296,14 @@ class Source:
 
     # -- reading -------------------------------------------------------------------
 
-    def count(self) -> int:
-        """Return the number of rows, blank ones included.
-
-        Raises:
-            SourceError: the file cannot be read.
-        """
-        with translated(self.path):
-            row = self.conn.execute(
-                f"select count(*) from {self._from} where {self._where}"
-            ).fetchone()
-        return int(row[0])
-
     def iter_windows(self, size: int = 1_000) -> Iterator[list[Row]]:
         """Yield the rows in lists of at most ``size``.
 
         Raises:
-            SourceError: the file cannot be read (any longer).
+            SourceError: ids that are not unique; the file cannot be read (any longer).
         """
+        with translated(self.path):
+            self._prepare()
         key = ", ".join(self._key)
         select = f"select {', '.join([*self._key, *self._ids, *self._texts])} from {self._from}"
         first_text = len(self._key) + len(self._ids)

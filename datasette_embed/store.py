@@ -1,84 +1,27 @@
 """Collections and their entries as rows of SQLite: read, write, what is up to date.
 
-Layer 5: imports ``errors``, ``database``, ``models``, ``schema`` and ``vectors``. A
-``Store`` knows one connection and no model; nothing here embeds anything. Its writing
-methods run inside a transaction that the caller has opened.
+Layer 5: imports ``errors``, ``database``, ``models``, ``records`` and ``schema``. A
+``Store`` knows one connection; nothing here embeds anything. Its writing methods run
+inside a transaction that the caller has opened.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from . import schema
 from .database import sqlite3
-from .errors import CollectionNotFoundError, EntryNotFoundError, ModelMismatchError
-
-
-class EntryWarning(StrEnum):
-    """Why the vector of an entry does not speak for the whole of its text."""
-
-    TRUNCATED = "truncated"
-    UNREADABLE = "unreadable"
-
-
-@dataclass(frozen=True)
-class CollectionRecord:
-    """One collection: LLM's row and what we keep beside it.
-
-    ``source``, ``fingerprint`` and ``created_at`` are None for a collection that
-    another tool made; ``dimensions`` is None while it is empty.
-    """
-
-    id: int
-    name: str
-    model_id: str
-    dimensions: int | None = None
-    metric: str = "cosine"
-    fingerprint: str | None = None
-    source: dict[str, Any] | None = None
-    store: bool = False
-    created_at: str | None = None
-
-
-@dataclass(frozen=True)
-class EntryState:
-    """What is stored for an entry, as far as deciding what is missing needs it."""
-
-    content_hash: bytes | None
-    has_content: bool
-
-
-@dataclass(frozen=True)
-class NewEntry:
-    """An entry to write. ``content`` is given only when it is to be stored."""
-
-    entry_id: str
-    embedding: bytes
-    content_hash: bytes
-    content: str | None = None
-    warnings: tuple[tuple[EntryWarning, int, int], ...] = ()
-
-
-def content_hash(content: str | bytes) -> bytes:
-    """Return the md5 of the content, 16 bytes, as LLM computes it."""
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    return hashlib.md5(data, usedforsecurity=False).digest()
-
-
-def _source(stored: str) -> dict[str, Any]:
-    """Return a stored source definition; one that cannot be read stays one that is refused."""
-    with suppress(ValueError, TypeError):
-        parsed = json.loads(stored)
-        if isinstance(parsed, dict):
-            return parsed
-    return {"definition": str(stored)}
+from .errors import (
+    CollectionNotFoundError,
+    EntryNotFoundError,
+    ModelMismatchError,
+    OutdatedCollectionError,
+)
+from .models import EmbeddingModel
+from .records import CollectionRecord, EntryState, EntryWarning, NewEntry, read_source
 
 
 class Store:
@@ -126,7 +69,7 @@ class Store:
             # By name and model too: SQLite reuses the id of a deleted collection, and a
             # tool without our triggers leaves our row behind.
             ours = self.conn.execute(
-                "select dimensions, metric, fingerprint, source, store, created_at"
+                "select dimensions, metric, fingerprint, source, store, rebuilding, created_at"
                 " from _embed_collections where collection_id = ? and name = ? and model = ?",
                 (collection_id, name, model_id),
             ).fetchone()
@@ -134,7 +77,9 @@ class Store:
             return CollectionRecord(
                 collection_id, name, model_id, dimensions=self._stored_dimensions(collection_id)
             )
-        dimensions, metric, fingerprint, source, store, created_at = ours
+        dimensions, metric, fingerprint, source, store, is_rebuilding, created_at = ours
+        if not isinstance(dimensions, int):
+            dimensions = None
         return CollectionRecord(
             collection_id,
             name,
@@ -142,8 +87,9 @@ class Store:
             dimensions=dimensions or self._stored_dimensions(collection_id),
             metric=metric,
             fingerprint=fingerprint,
-            source=_source(source) if source else None,
+            source=read_source(source) if source else None,
             store=bool(store),
+            is_rebuilding=bool(is_rebuilding),
             created_at=created_at,
         )
 
@@ -204,8 +150,46 @@ class Store:
             "update embeddings set content_hash = null where collection_id = ?", (collection.id,)
         )
         self.conn.execute(
-            "update _embed_collections set fingerprint = ? where collection_id = ?",
+            "update _embed_collections set fingerprint = ?, rebuilding = 1 where collection_id = ?",
             (fingerprint, collection.id),
+        )
+
+    def finish_rebuilding(self, collection: CollectionRecord) -> int:
+        """Delete the vectors of the model's old version that are left, and return how many."""
+        left = self.conn.execute(
+            "delete from embeddings where collection_id = ? and content_hash is null",
+            (collection.id,),
+        ).rowcount
+        self.conn.execute(
+            "update _embed_collections set rebuilding = 0 where collection_id = ?",
+            (collection.id,),
+        )
+        return int(left)
+
+    def check_current(self, collection: CollectionRecord, model: EmbeddingModel) -> None:
+        """Refuse to compare vectors of this model with those of another version of it.
+
+        Raises:
+            OutdatedCollectionError: the collection holds such vectors.
+        """
+        if collection.fingerprint not in (None, model.fingerprint):
+            raise OutdatedCollectionError(
+                collection.name,
+                f"was embedded with another version of its model ({collection.fingerprint}, "
+                f"now {model.fingerprint})",
+            )
+        if collection.is_rebuilding:
+            raise OutdatedCollectionError(
+                collection.name, "is only partly embedded with the new version of its model"
+            )
+
+    def has_contents(self, collection_id: int) -> bool:
+        """Say whether any entry of the collection has its content stored."""
+        return bool(
+            self.conn.execute(
+                "select 1 from embeddings where collection_id = ? and content is not null limit 1",
+                (collection_id,),
+            ).fetchone()
         )
 
     def set_dimensions(self, collection_id: int, dimensions: int) -> None:
@@ -241,6 +225,7 @@ class Store:
                 "_embed_generations",
             ):
                 self.conn.execute(f"delete from {table} where collection_id = ?", (collection.id,))
+            schema.drop_unused_triggers(self.conn)
         return int(deleted)
 
     # -- entries -------------------------------------------------------------------
@@ -255,11 +240,13 @@ class Store:
     def find_states(self, collection_id: int, entry_ids: Sequence[str]) -> dict[str, EntryState]:
         """Return what is stored under these ids; an id without an entry is absent."""
         rows = self.conn.execute(
-            "select e.id, e.content_hash, e.content is not null from json_each(?) as wanted"
+            "select e.id, e.content_hash, e.content is not null,"
+            " case typeof(e.embedding) when 'blob' then length(e.embedding) end"
+            " from json_each(?) as wanted"
             " cross join embeddings as e on e.collection_id = ? and e.id = wanted.value",
             (json.dumps(entry_ids), collection_id),
         )
-        return {row[0]: EntryState(row[1], bool(row[2])) for row in rows}
+        return {row[0]: EntryState(row[1], bool(row[2]), row[3]) for row in rows}
 
     def find_by_hashes(self, collection_id: int, hashes: Iterable[bytes]) -> dict[bytes, bytes]:
         """Return ``content hash -> embedding`` for contents stored under any id."""
@@ -348,6 +335,13 @@ class Store:
         self.conn.executemany(
             "update embeddings set content = ?, updated = ? where collection_id = ? and id = ?",
             [(content, updated, collection_id, entry_id) for entry_id, content in contents],
+        )
+
+    def forget_hashes(self, collection_id: int, entry_ids: Sequence[str]) -> None:
+        """Make these entries out of date, whatever their content."""
+        self.conn.executemany(
+            "update embeddings set content_hash = null where collection_id = ? and id = ?",
+            [(collection_id, entry_id) for entry_id in entry_ids],
         )
 
     def delete_entries(self, collection_id: int, entry_ids: Sequence[str]) -> int:

@@ -13,9 +13,10 @@ from typing import Any
 from click.testing import CliRunner
 from datasette.cli import cli
 
+from datasette_embed.collection_setup import ensure_collection
 from datasette_embed.database import open_database, sqlite3
 from datasette_embed.job_records import JobCounts, JobRecord, JobStatus
-from datasette_embed.jobs import JobRun, ensure_collection
+from datasette_embed.jobs import JobRun
 from datasette_embed.models import EmbeddingModel
 from datasette_embed.sources import Row, Source, SourceSpec
 from tests.fakes import vector_of

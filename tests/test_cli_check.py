@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
-from tests.storage import embed, execute, make_docs, refused
+from tests.storage import embed, execute, expected, make_docs, query, refused, stored
 
 
 @pytest.fixture
@@ -32,6 +33,7 @@ def test_check_problems_listed_exit_code_1(db):
     before = db.read_bytes()
     said = embed("check", db, expect=1)
     assert said.stdout == "docs: 2 rows: no vector (NULL) (1, 2)\n"
+    assert said.stderr == f"To mend vectors: datasette embed check --repair {db}\n"
     assert json.loads(embed("check", db, "--json", expect=1).stdout) == [
         {
             "collection": "docs",
@@ -50,3 +52,63 @@ def test_check_file_without_collections_says_so(tmp_path):
     gone = tmp_path / "gone.db"
     assert refused("check", gone) == f"{gone}: no such file"
     assert not gone.exists()
+
+
+def test_check_repair_then_sync_embeds_again(db):
+    """Marked, embedded by the next sync, and sound after it."""
+    execute(db, "update embeddings set embedding = zeroblob(32) where id in ('1', '2')")
+    said = embed("check", db, "--repair")
+    assert said.stderr == (
+        f"docs: 2 rows marked. To embed them again: datasette embed sync {db} docs\n"
+    )
+    assert "2 to embed" in embed("sync", db).stderr
+    assert stored(db) == expected([(n, f"text {n}") for n in range(8)])
+    assert "no problems" in embed("check", db, "--repair").stderr
+
+
+def test_check_repair_without_source_says_where_to_go(db):
+    """What another tool made cannot be made again from here."""
+    execute(
+        db,
+        "update embeddings set embedding = null where id = '1'",
+        "update _embed_collections set source = null",
+    )
+    said = embed("check", db, "--repair", expect=1)
+    assert said.stderr == "docs: embed these again with the tool that made them\n"
+
+
+def test_check_each_problem_names_what_to_run(db):
+    """The last lines say what helps, ready to be pasted."""
+    execute(
+        db,
+        "insert into embeddings (collection_id, id, embedding) values (77, 'x', x'0000803f')",
+        "update collections set model = 'gone'",
+        "update _embed_collections set model = 'gone'",
+        "alter table docs rename to renamed",
+    )
+    said = embed("check", db, expect=1)
+    lines = said.stderr.splitlines()
+    assert "To add a model: datasette embed models register sentence-transformers NAME" in lines
+    assert (
+        "docs: bring its rows back, or delete its vectors: "
+        f"datasette embed collections delete {db} docs" in lines
+    )
+    (delete,) = [line for line in lines if line.startswith("To delete them: sqlite3 ")]
+    execute(db, shlex.split(delete)[-1])
+    assert query(db, "select count(*) from embeddings") == [(8,)]
+
+
+def test_check_other_version_of_the_model_names_sync(db, counting_model):
+    """Vectors of two versions cannot be compared."""
+    counting_model.revision = "2"
+    said = embed("check", db, expect=1)
+    assert f"To embed it again: datasette embed sync {db} docs" in said.stderr
+    error = refused("search", db, "docs", "x", files=[db])
+    assert "was embedded with another version of its model" in error
+
+
+def test_check_foreign_tables_refused(tmp_path):
+    """Somebody else's tables are not ours to judge."""
+    path = make_docs(tmp_path / "a.db", [])
+    execute(path, "create table embeddings (x)")
+    assert "already has a table named 'embeddings'" in refused("check", path, files=[path])

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from datasette_embed import database
+from datasette_embed.cli import output
 from tests.storage import embed, execute, make_docs, query, refused
 
 
@@ -40,13 +41,14 @@ def test_list_table_and_json(db):
 
 
 def test_list_no_collections_says_how_to_make_one(tmp_path):
-    """Data is empty, talk is on stderr; somebody else's tables are no collections."""
-    path = make_docs(tmp_path / "a.db", [])
-    execute(path, "create table collections (id, title)", "create table embeddings (x)")
+    """Data is empty, talk is on stderr, and what it says can be pasted."""
+    path = make_docs(tmp_path / "a b.db", [])
     before = path.read_bytes()
     said = embed("collections", "list", path)
     assert said.stdout == ""
-    assert "has no collections. Make one: datasette embed create" in said.stderr
+    assert said.stderr == (
+        f"{path} has no collections. Make one: datasette embed create '{path}' TABLE\n"
+    )
     assert json.loads(embed("collections", "list", path, "--json").stdout) == []
     assert path.read_bytes() == before
 
@@ -114,8 +116,14 @@ def test_delete_removes_all_that_is_kept_for_it(db):
     assert kept == {"docs", "_sqlite_migrations"}
 
 
-def test_delete_asks_first(db):
-    """Without an answer nothing is deleted."""
+def test_delete_asks_first(db, monkeypatch):
+    """Without an answer nothing is deleted; without a terminal nobody is asked."""
+    error = refused("collections", "delete", db, "docs", files=[db])
+    assert error == (
+        "collection 'docs': nothing was changed, for there is no terminal to ask on. With --yes "
+        "it goes on without asking: Delete 'docs' and its 3 rows of vectors?"
+    )
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
     before = db.read_bytes()
     said = embed("collections", "delete", db, "docs", input="n\n", expect=1)
     assert "Delete 'docs' and its 3 rows of vectors?" in said.stderr
@@ -139,3 +147,25 @@ def test_collections_bad_input_one_line(db, tmp_path, monkeypatch):
         database, "_connect", lambda path, options: connect(path, options.replace("=rw", "=ro"))
     )
     assert "is read-only" in refused("collections", "delete", db, "docs", "-y", files=[db])
+
+
+def test_collections_foreign_tables_refused(tmp_path):
+    """Somebody else's tables are not taken for a file without collections."""
+    path = make_docs(tmp_path / "a.db", [])
+    execute(path, "create table collections (id, title)", "create table embeddings (x)")
+    for command in (("list",), ("show", "x"), ("delete", "x", "-y")):
+        name, *rest = command
+        error = refused("collections", name, path, *rest, files=[path])
+        assert "already has a table named 'collections' of its own" in error
+
+
+def test_show_id_with_escape_sequence_is_written_out(db):
+    """What a file says cannot send the terminal a command, or forge a line."""
+    execute(
+        db,
+        "update _embed_warnings set entry_id = char(27) || '[2J' || char(10) || 'x'"
+        " where entry_id = '2'",
+    )
+    said = embed("collections", "show", db, "docs")
+    assert "\x1b" not in said.stdout
+    assert said.stdout.splitlines()[-1].endswith("\\x1b[2J x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from contextlib import closing
 import pytest
 
 from datasette_embed import database
+from datasette_embed.cli import output
 from datasette_embed.database import sqlite3
 from datasette_embed.errors import ProviderError
 from tests.conftest import ModelsPlugin
@@ -45,7 +47,7 @@ def test_create_table_embeds_and_says_what_it_does(db, counting_model):
     assert "6 rows: 6 to embed, 0 up to date" in said.stderr
     assert "Model: counting (on this machine, free)" in said.stderr
     assert "Embedded 6 rows in" in said.stderr
-    assert f'Search it: datasette embed search {db} docs "some words"' in said.stderr
+    assert f"Search it: datasette embed search {db} docs 'some words'" in said.stderr
     assert stored(db) == expected(ROWS)
 
 
@@ -76,7 +78,7 @@ def test_create_options_reach_the_source(db, counting_model):
     error = refused("sync", into, files=[into])
     assert error == "collection 'c': its rows are in another file: name it with --from"
     execute(db, "update docs set body = 'new' where id = 0")
-    embed("sync", into, "--from", db)
+    embed("sync", into, "--from", db, "--yes")
     assert stored(into, "c") == expected([(0, "<new>"), (1, "<text number 1>")])
 
 
@@ -109,8 +111,8 @@ def test_create_wrong_usage_exit_code_2(db, arguments, words):
         (("nope",), "no table named 'nope'. Tables and views: docs, empty, nulls, numbers"),
         (("docs", "--columns", "body,nope"), "no column named 'nope'. Columns: id, body"),
         (("docs", "--id", "nope"), "no column named 'nope'"),
-        (("docs", "--where", "nope"), "no such column: nope"),
-        (("docs", "--where", "1) or (1"), "syntax error"),
+        (("docs", "--where", "nope"), "--where: no such column: nope"),
+        (("docs", "--where", "1) or (1"), '--where: near ")": syntax error'),
         (("docs", "--template", "{{ 1+1 }}"), "no column named '1+1'"),
         (("docs", "--template", "plain"), "the template names no {{ column }}"),
         (("empty",), "'empty' has no rows to embed"),
@@ -264,7 +266,7 @@ def test_sync_table_emptied_everything_is_removed(db, counting_model):
     execute(db, "delete from docs")
     embed("sync", db, "--keep-removed")
     assert len(stored(db)) == 6
-    embed("sync", db)
+    embed("sync", db, "--yes")
     assert stored(db) == {}
     embed("sync", db)
 
@@ -274,7 +276,7 @@ def test_sync_from_only_for_collections_made_elsewhere(db, counting_model):
     other = make_docs(db.parent / "other.db", [(77, "another")], table="docs")
     embed("create", db, "docs", "--model", "count")
     embed("create", other, "docs", "--model", "count", "--collection", "far", "--into", db)
-    embed("sync", db, "--from", other)
+    embed("sync", db, "--from", other, "-y")
     assert stored(db) == expected(ROWS)
     assert stored(db, "far") == expected([(77, "another")])
 
@@ -304,6 +306,166 @@ def test_sync_source_table_gone_refused_nothing_removed(db, counting_model):
     embed("create", db, "docs", "--model", "count")
     execute(db, "alter table docs rename to renamed")
     assert "no table named 'docs'" in refused("sync", db, files=[db])
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        *(
+            (("create", "DB", "docs"), option)
+            for option in ("--columns", "--template", "--where", "--id", "--collection", "--model")
+        ),
+        (("create", "DB", "docs"), "--into"),
+        (("create", "DB", "--collection", "c"), "--sql"),
+        (("sync", "DB"), "--from"),
+    ],
+)
+@pytest.mark.parametrize("value", ["", " ", ","])
+def test_empty_option_exit_code_2(db, counting_model, command, option, value):
+    """An unset variable of the shell must not mean everything."""
+    arguments = [db if word == "DB" else word for word in command]
+    error = refused(*arguments, option, value, files=[db], code=2)
+    assert error == f"Invalid value for '{option}': is empty"
+
+
+def test_create_hints_can_be_pasted(tmp_path, model):
+    """Names with spaces and quotes, or a dash in front, come out as they went in."""
+    path = make_docs(tmp_path / "it's mine.db", ROWS)
+    execute(path, "insert into docs values (9, x'00')")
+    said = embed("create", path, "docs", "--collection", "-c", "--model", "failing")
+    hints = [line for line in said.stderr.splitlines() if "datasette embed" in line]
+    assert len(hints) == 2
+    for hint in hints:
+        words = shlex.split(hint[hint.index("datasette embed") :])
+        assert embed(*words[2:]).stdout
+
+
+def test_create_again_takes_the_columns_of_the_collection(db, counting_model):
+    """The same command goes on, even if the rows now suggest other columns."""
+    embed("create", db, "docs", "--model", "count")
+    execute(db, "alter table docs add column title text", "update docs set title = 'a b c'")
+    assert "6 rows: 0 to embed" in embed("create", db, "docs").stderr
+    embed(
+        "create", db, "docs", "--template", "<{{ body }}>", "--collection", "t", "--model", "count"
+    )
+    assert "6 rows: 0 to embed" in embed("create", db, "docs", "--collection", "t").stderr
+    error = refused("create", db, "docs", "--columns", "title", files=[db])
+    assert "was made from something else (table docs: body)" in error
+
+
+def test_create_compound_key_can_be_joined_in_sql(db, counting_model):
+    """The README says how, for parts of letters, digits, dashes and underscores."""
+    execute(
+        db,
+        "create table two (a text, b integer, body text, primary key (a, b))",
+        "insert into two values ('x-y', 1, 'some text'), ('x_y', 2, 'more text'), ('é z', 3, 'a third')",
+    )
+    embed("create", db, "two", "--columns", "body", "--model", "count")
+    join = "select a from two join embeddings on embeddings.id = a || ',' || b order by b"
+    assert query(db, join) == [("x-y",), ("x_y",)]
+
+
+def test_create_names_are_case_sensitive(db, counting_model):
+    """One name, one thing, whatever the system."""
+    embed("create", db, "docs", "--model", "count")
+    assert "no table named 'DOCS'" in refused("create", db, "DOCS", "--model", "count")
+    assert "no column named 'BODY'" in refused("create", db, "docs", "--columns", "BODY")
+    assert "Unknown model: COUNT" in refused("create", db, "docs", "--model", "COUNT")
+    assert "Collection 'Docs' does not exist" in refused("search", db, "Docs", "x")
+
+
+@pytest.mark.parametrize("table", ["collections", "Embeddings", "_embed_jobs"])
+def test_create_our_own_tables_refused(db, counting_model, table):
+    """The vectors are no texts."""
+    embed("create", db, "docs", "--model", "count")
+    error = refused("create", db, table, "--model", "count", files=[db])
+    assert f"'{table}' is where the vectors are kept" in error
+
+
+def test_sync_one_of_several_cannot_be_done_the_others_are(db, counting_model, model):
+    """Each says what is wrong with it, and the exit code is 1 in the end."""
+    other = make_docs(db.parent / "other.db", [(77, "another")])
+    execute(db, "create table gone (id integer primary key, body text)")
+    execute(db, "insert into gone values (1, 'text')")
+    embed("create", db, "gone", "--model", "count")
+    embed("create", db, "docs", "--model", "count")
+    embed("create", db, "docs", "--model", "failing", "--collection", "a")
+    embed("create", other, "docs", "--model", "count", "--collection", "b", "--into", db)
+    execute(
+        db,
+        "drop table gone",
+        "update collections set model = 'no' where name = 'a'",
+        "update _embed_collections set model = 'no' where name = 'a'",
+        "insert into docs values (9, 'nine')",
+    )
+    said = embed("sync", db, expect=1)
+    errors = [line for line in said.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 3
+    assert errors[0].startswith("Error: Unknown model: no.")
+    assert errors[1] == "Error: collection 'b': its rows are in another file: name it with --from"
+    assert "no table named 'gone'" in errors[2]
+    assert stored(db) == expected([*ROWS, (9, "nine")])
+
+
+def test_sync_from_another_file_asks_with_the_definition(db, counting_model, monkeypatch):
+    """A file from somebody else could name any table of yours."""
+    into = db.parent / "vectors.db"
+    embed("create", db, "docs", "--model", "count", "--where", "id < 2", "--into", into)
+    execute(db, "insert into docs values (-1, 'new')")
+    error = refused("sync", into, "--from", db, files=[into])
+    assert "there is no terminal to ask on. With --yes it goes on" in error
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    before = into.read_bytes()
+    said = embed("sync", into, "--from", db, input="n\n", expect=1)
+    assert f"'docs' asks to read this from {db}: table docs where id < 2: body. Read it?" in (
+        said.stderr
+    )
+    assert into.read_bytes() == before
+    embed("sync", into, "--from", db, input="y\n")
+    assert "-1" in stored(into)
+
+
+@pytest.mark.parametrize(("key", "price"), [("a-key", None), (None, 3.0)])
+def test_sync_model_that_costs_asks(db, counting_model, monkeypatch, key, price):
+    """What costs money is not done by a timer that nobody has told to."""
+    embed("create", db, "docs", "--model", "count")
+    monkeypatch.setattr(counting_model, "needs_key", key)
+    monkeypatch.setattr(counting_model, "price_per_million_tokens", price)
+    embed("sync", db)  # nothing to embed, nothing to ask
+    execute(db, "insert into docs values (9, 'nine')")
+    calls = len(counting_model.calls)
+    assert "Embed 1 row with counting" in refused("sync", db, files=[db])
+    assert len(counting_model.calls) == calls
+    embed("sync", db, "--yes")
+    assert stored(db) == expected([*ROWS, (9, "nine")])
+
+
+def test_sync_that_would_empty_a_collection_asks(db, counting_model, monkeypatch):
+    """An emptied table may be a mistake."""
+    embed("create", db, "docs", "--model", "count")
+    execute(db, "delete from docs")
+    error = refused("sync", db, files=[db])
+    assert "Remove all 6 entries of 'docs', whose rows are gone?" in error
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    embed("sync", db, input="n\n", expect=1)
+    assert stored(db) == expected(ROWS)
+    embed("sync", db, input="y\n")
+    assert stored(db) == {}
+
+
+@pytest.mark.parametrize("stdin", ["<&-", "</dev/null"])
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_sync_stdin_closed_or_empty_one_line(db, counting_model, stdin):
+    """Under a timer there is nobody to ask, and no traceback."""
+    embed("create", db, "docs", "--model", "count")
+    script = "from datasette.cli import cli; cli()"
+    command = shlex.join([sys.executable, "-c", script, "embed", "collections", "delete"])
+    command += f" {shlex.quote(str(db))} docs {stdin}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: collection 'docs': nothing was changed")
+    assert done.stderr.count("\n") == 1
+    assert stored(db) == expected(ROWS)
 
 
 SLOW = """

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import closing
+
 import pytest
+from datasette.cli import cli
 
 from datasette_embed.cli import demo
+from datasette_embed.database import sqlite3
 from datasette_embed.registry import get_registry
 from datasette_embed.stdlib_rows import StdlibRow
 from tests.fakes import CountingModel
@@ -84,3 +89,41 @@ def test_demo_python_without_sources_refused(tmp_path, model, monkeypatch):
     monkeypatch.setattr(demo, "iter_stdlib_rows", lambda: iter(()))
     error = refused("demo", tmp_path / "demo.db", "--no-serve")
     assert "comes without the sources of its library" in error
+
+
+def test_demo_port_taken_refused_before_any_work(tmp_path, model):
+    """A minute of work for nothing, and a URL of somebody else's server, are avoided."""
+    path = tmp_path / "demo.db"
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        error = refused("demo", path, "--port", str(port))
+    assert error == f"port {port}: is taken or not allowed: name another with --port"
+    assert not path.exists()
+    for wrong in ("0", "65536"):
+        assert "Invalid value for '-p'" in refused("demo", path, "--port", wrong, code=2)
+
+
+def test_demo_serves_the_file_and_names_its_url(tmp_path, model, monkeypatch):
+    """The database's name is encoded as Datasette encodes it."""
+    served = []
+    monkeypatch.setattr(cli, "main", lambda args, standalone_mode: served.append(args))
+    path = tmp_path / "my demo.v1.db"
+    demo.demo.main([str(path)], standalone_mode=False)
+    ((command, file, option, port, *_),) = served
+    assert (command, file, option) == ("serve", str(path), "--port")
+    assert demo._url(str(path), int(port)).startswith(
+        f"http://127.0.0.1:{port}/my+demo~2Ev1/search?input=remove+a+folder"
+    )
+
+
+def test_demo_sql_without_input_returns_no_rows(tmp_path, model):
+    """An empty form is not a list of twenty arbitrary functions."""
+    path = tmp_path / "demo.db"
+    embed("demo", path, "--no-serve")
+    with closing(sqlite3.connect(path)) as conn:
+        conn.create_function("llm_embed", 2, lambda name, text: b"\0\0\x80\x3f" if text else None)
+        conn.create_function("llm_embed_cosine", 2, lambda a, b: 0.5)
+        assert conn.execute(demo.SQL, {"input": ""}).fetchall() == []
+        assert len(conn.execute(demo.SQL, {"input": "x"}).fetchall()) == 20

@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from datasette_embed.cli import contents
 from datasette_embed.models import Kind
 from tests.fakes import vector_of
 from tests.storage import embed, execute, make_docs, refused
@@ -69,7 +70,8 @@ def test_search_text_stored_wins_and_gone_rows_are_shown_without(db):
     execute(db, "drop table docs")
     said = embed("search", db, "docs", "x", "-n", "12", "--json")
     assert {h["content"] for h in json.loads(said.stdout)} == {None, "stored"}
-    assert "The text of the rows cannot be shown" in said.stderr
+    assert "Some texts are not shown: " in said.stderr
+    assert "no table named 'docs'" in said.stderr
     execute(db, "update _embed_collections set source = 'damaged'")
     said = embed("search", db, "docs", "x", "--json")
     assert len(json.loads(said.stdout)) == 10
@@ -81,7 +83,7 @@ def test_search_long_or_unknown_text_warned_on_stderr(db, counting_model):
     counting_model.max_tokens = 4
     said = embed("search", db, "docs", "one two three four", "--json")
     assert "Warning: the text is 6 tokens long and counting reads 4" in said.stderr
-    said = embed("search", db, "docs", "ä ö ü", "--json")
+    said = embed("search", db, "docs", "ä ö ü or so", "--json")
     assert "much of this text is unknown to counting" in said.stderr
     assert len(json.loads(said.stdout)) == 10
 
@@ -108,6 +110,7 @@ def test_search_damaged_vectors_counted_others_found(db):
         ),
         (("similar", "nope", "x"), "Collection 'nope' does not exist"),
         (("search", "docs", " "), "the text to search for: is empty"),
+        (("search", "docs", "ä ö"), "counting: does not know a single word of this text"),
         (("similar", "docs", "99"), "Collection 'docs' has no entry with the id '99'"),
     ],
 )
@@ -139,11 +142,12 @@ def test_search_model_takes_no_text_one_line(db, counting_model):
 
 
 def test_search_foreign_or_no_file_refused(tmp_path):
-    """A file without collections has none, a missing file stays missing."""
+    """Somebody else's tables are named as such, a missing file stays missing."""
     path = make_docs(tmp_path / "b.db", ROWS)
     execute(path, "create table collections (id integer primary key, title text)")
-    error = refused("search", path, "docs", "x", files=[path])
-    assert error == "Collection 'docs' does not exist. Collections in this file: none"
+    for command in ("search", "similar"):
+        error = refused(command, path, "docs", "x", files=[path])
+        assert "already has a table named 'collections' of its own" in error
     gone = tmp_path / "gone.db"
     assert refused("search", gone, "docs", "x") == f"{gone}: no such file"
     assert refused("similar", gone, "docs", "1") == f"{gone}: no such file"
@@ -158,3 +162,64 @@ def test_search_empty_collection_says_so(db):
         [],
         "Collection 'docs' has no entries to compare with\n",
     )
+
+
+def test_search_view_that_never_ends_texts_are_not_shown(db, monkeypatch):
+    """A stranger's file cannot make a search hang."""
+    monkeypatch.setattr(contents, "LIMIT_SECONDS", 0.05)
+    execute(
+        db,
+        "alter table docs rename to renamed",
+        "create view docs as with recursive n(id) as (select 1 union all select id + 1 from n)"
+        " select -id as id, 'x' as body from n",
+    )
+    said = embed("search", db, "docs", "x", "--json")
+    assert len(json.loads(said.stdout)) == 10
+    assert said.stderr == "No text is shown: reading them takes too long\n"
+
+
+def test_search_rows_elsewhere_or_of_a_compound_key_said_once(db, tmp_path):
+    """Hits without a text say why."""
+    into = tmp_path / "vectors.db"
+    embed("create", db, "docs", "--model", "count", "--into", into)
+    said = embed("search", into, "docs", "x")
+    assert said.stderr == (
+        "No text is shown: their rows are in another file (--store keeps the text beside the "
+        "vector)\n"
+    )
+    execute(
+        db,
+        "create table two (a text, b text, body text, primary key (a, b))",
+        "insert into two values ('x', 'y', 'some text')",
+    )
+    embed("create", db, "two", "--columns", "body", "--model", "count")
+    said = embed("search", db, "two", "x", "--json")
+    assert [hit["id"] for hit in json.loads(said.stdout)] == ["x,y"]
+    assert said.stderr == (
+        "No text is shown: their rows are gone, or have a key of several columns\n"
+    )
+
+
+def test_search_collection_of_llm_says_why_no_text_is_shown(db):
+    """Without our tables nothing says where the rows are."""
+    execute(db, "update _embed_collections set source = null")
+    assert embed("search", db, "docs", "x").stderr == (
+        "No text is shown: the collection does not say what it was made from\n"
+    )
+
+
+def test_search_query_shows_its_texts(db):
+    """A collection made from a query is looked up in the query."""
+    sql = "select id, upper(body) from docs"
+    embed("create", db, "--sql", sql, "--collection", "q", "--model", "count")
+    hits = json.loads(embed("search", db, "q", "x", "--json").stdout)
+    assert {hit["content"] for hit in hits} <= {text.upper() for _, text in ROWS}
+    assert len(hits) == 10
+
+
+def test_search_text_with_control_characters_on_one_line(db):
+    """What is shown cannot clear the screen."""
+    execute(db, "update docs set body = 'a' || char(27) || '[2J' || char(10) || 'b'")
+    lines = embed("search", db, "docs", "x").stdout.splitlines()
+    assert len(lines) == 11
+    assert all(line.endswith("a\\x1b[2J b") for line in lines[1:])

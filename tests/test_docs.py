@@ -155,3 +155,24 @@ def test_continuous_integration_runs_the_readmes_test_command() -> None:
     newcomer = next(block for block in blocks("sh") if "pytest" in block)
     assert "pip install -e '.[test]'" in newcomer and "python -m pytest" in newcomer
     assert "pip\" install -e '.[test]'" in script and 'python" -m pytest -q\n' in script
+
+
+def test_fidelity_in_the_readme_is_the_one_measured() -> None:
+    """The number is that of the NOTICE, measured by benchmarks/fidelity.py."""
+    notice = (ROOT / "datasette_embed/providers/minilm/NOTICE").read_text("utf-8")
+    overlap = re.search(r"top-10 neighbour overlap +([\d.]+)", notice)
+    assert overlap is not None
+    assert f"{overlap[1]} of each ten nearest are the original's" in README
+
+
+def test_openai_is_installed_and_not_used_yet() -> None:
+    """The README says so; take the sentence out when a model uses it."""
+    assert '"openai' in (ROOT / "setup.py").read_text("utf-8")
+    modules = (ROOT / "datasette_embed").rglob("*.py")
+    assert not [path for path in modules if "openai" in path.read_text("utf-8")]
+
+
+def test_environment_variable_in_the_readme_is_a_setting() -> None:
+    """What is not configured is taken from there."""
+    for name in re.findall(r"`DATASETTE_EMBED_(\w+)`", README):
+        assert name.lower() in SETTINGS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from datasette.utils.sqlite import sqlite3
 
+from datasette_embed.compat import is_version_one
 from datasette_embed.errors import EmbedError
 from datasette_embed.executor import (
     GENERIC_MESSAGE,
@@ -145,3 +147,30 @@ def test_generic_message_is_what_this_python_says():
             connection.execute(sql).fetchone()
         assert GENERIC_MESSAGE.fullmatch(str(caught.value))
     connection.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "sql",
+    ["select llm_embed('nope', 'text')", "select nothing from nowhere", "select llm_embed_add(1)"],
+)
+async def test_failed_query_leaves_no_cursor_to_the_garbage_collector(make_datasette, sql):
+    """A cursor freed by the collector in another thread would wait for its connection."""
+    site = make_datasette()
+    await site.invoke_startup()
+    page = "/_memory/-/query.json" if is_version_one(site) else "/_memory.json"
+    await site.client.get(page, params={"sql": "select 1"})
+    gc.collect()
+    gc.disable()
+    try:
+        before = count_cursors()
+        for _ in range(5):
+            response = await site.client.get(page, params={"sql": sql})
+            assert not response.json()["ok"]
+        assert count_cursors() == before
+    finally:
+        gc.enable()
+
+
+def count_cursors():
+    return sum(isinstance(thing, sqlite3.Cursor) for thing in gc.get_objects())

@@ -16,6 +16,7 @@ from datasette_embed.database import open_database
 from datasette_embed.errors import JobStateError
 from datasette_embed.job_records import (
     LEASE_SECONDS,
+    Failure,
     JobCounts,
     JobRecords,
     JobStatus,
@@ -188,14 +189,42 @@ def test_checkpoint_no_longer_ours_refused(conn, records, change):
 
 
 def test_failures_attempts_counted_and_forgotten(records):
-    """One row a failing entry; another job's are left alone."""
-    records.record_failures(1, [("b", "first"), ("a", "x")])
-    records.record_failures(1, [("b", "second")])
-    records.record_failures(2, [("b", "other")])
-    assert records.list_failures(1) == [("a", "x", 1), ("b", "second", 2)]
-    records.forget_failures(1, ["a", "never recorded"])
-    assert records.list_failures(1) == [("a", "x", 1)]
-    assert records.list_failures(2) == [("b", "other", 1)]
+    """One row a failing entry; attempts go on in the next job; other collections stay."""
+    first, second = (records.create(7, "docs", "m") for _ in range(2))
+    other = records.create(8, "other", "m")
+    records.record_failures(first.id, [Failure("b", "first", b"1"), Failure("a", "x")])
+    records.record_failures(second.id, [Failure("b", "second", b"2")])
+    records.record_failures(other.id, [Failure("b", "other")])
+    assert records.list_failures(first.id) == [("a", "x", 1), ("b", "first", 1)]
+    assert records.list_failures(second.id) == [("b", "second", 2)]
+    assert records.known_failures(7) == {("b", b"1"), ("b", b"2")}
+    records.forget_failures(second, ["b", "never recorded"])
+    assert records.list_failures(first.id) == []
+    assert records.list_failures(second.id) == [("b", "second", 2)]
+    assert records.list_failures(other.id) == [("b", "other", 1)]
+
+
+def test_cancel_unfinished_ends_others_refused(records):
+    """A job that is cancelled is done with, and its owner may not write any more."""
+    job = records.create(1, "docs", "m")
+    claim = records.claim(job, 10)
+    assert records.cancel(job.id).status is JobStatus.CANCELLED
+    with pytest.raises(JobStateError, match="cancelled"):
+        records.checkpoint(claim, JobCounts())
+    for job_id in (job.id, 99):
+        with pytest.raises(JobStateError, match="nothing to cancel"):
+            records.cancel(job_id)
+
+
+def test_claim_of_a_job_that_goes_on_adds_to_its_counts(records):
+    """What was paid for before an interruption is still in the row."""
+    job = records.create(1, "docs", "m")
+    claim = records.claim(job, 10)
+    records.end(claim, JobStatus.PAUSED, JobCounts(rows_done=4, embedded=4, tokens=40))
+    again = records.claim(job, 10)
+    records.end(again, JobStatus.FINISHED, JobCounts(rows_done=10, embedded=6, tokens=60))
+    counts = records.find_job(job.id).counts
+    assert (counts.rows_done, counts.embedded, counts.tokens) == (10, 10, 100)
 
 
 def test_list_jobs_newest_first(records):

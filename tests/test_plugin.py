@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import subprocess
@@ -17,7 +18,7 @@ from datasette.utils import StartupError
 from datasette.utils.sqlite import sqlite3
 
 import datasette_embed
-from datasette_embed import compat, executor, plugin, server, sql_functions
+from datasette_embed import compat, errors, executor, plugin, server, sql_functions
 from tests.conftest import ModelsPlugin
 from tests.fakes import CountingModel, FakeClock
 
@@ -102,6 +103,47 @@ async def test_sql_model_fails_its_reason_is_shown_and_not_kept(make_datasette, 
     counting_model.fails_with = None
     status, _ = await query(datasette, "select llm_embed_dimensions(llm_embed('count', 'x')) as d")
     assert status == 200
+
+
+@pytest.mark.asyncio
+async def test_sql_model_written_for_llm_fails_its_words_are_for_the_log(
+    make_datasette, add_plugin, caplog
+):
+    """What a provider says may hold content, paths or keys: no visitor reads it."""
+
+    class Foreign:
+        model_id = "foreign"
+
+        def embed_batch(self, items):
+            raise RuntimeError(f"key sk-123 refused for {items}")
+
+    add_plugin(ModelsPlugin((Foreign(), ())))
+    status, error = await query(make_datasette(), "select llm_embed('foreign', 'mine')")
+    assert (status, error) == (400, "foreign: the model failed (RuntimeError). The log says why")
+    assert "foreign: RuntimeError: key sk-123 refused for ['mine']" in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_sql_one_slow_text_leaves_a_thread_free(make_datasette, counting_model):
+    """Three visitors who ask for one text cannot stop the site."""
+    counting_model.gate = threading.Event()
+    datasette = make_datasette(
+        config={"embed_timeout_seconds": 60}, settings={"num_sql_threads": 3}
+    )
+    sql = "select llm_embed_dimensions(llm_embed('count', 'slow')) as d"
+    tasks = [asyncio.ensure_future(query(datasette, sql)) for _ in range(3)]
+    try:
+        refused, _ = await asyncio.wait(tasks, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        answer = await asyncio.wait_for(query(datasette, "select 1 as one"), 10)
+    finally:
+        counting_model.gate.set()
+    answers = await asyncio.gather(*tasks)
+    assert answer == (200, {"one": 1})
+    busy = (400, "counting: embedding model is busy, retry in a moment")
+    assert [task.result() for task in refused] == [busy]
+    assert sorted(answers, key=str) == [(200, {"d": 8}), (200, {"d": 8}), busy]
+    assert await query(datasette, sql) == (200, {"d": 8})
+    assert counting_model.calls == [["slow"]]
 
 
 @pytest.mark.asyncio
@@ -364,6 +406,7 @@ def test_package_lazy_names_are_all_there():
         assert getattr(datasette_embed, name) is not None
     lazy = set(datasette_embed._LAZY)
     assert set(datasette_embed.__all__) == lazy | set(HOOKS)
+    assert set(datasette_embed._MODULES["errors"]) == set(errors.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nope'"):
         datasette_embed.__getattr__("nope")
 

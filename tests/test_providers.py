@@ -47,8 +47,12 @@ class TestAdaptedModel(EmbeddingModelContract):
 
     def test_embed_lone_surrogate_answers_or_refuses(self, model):
         """What it raises is a ProviderError, with the original as cause."""
-        with pytest.raises(ProviderError, match="UnicodeEncodeError") as caught:
+        with pytest.raises(
+            ProviderError, match=r"^llm-style: the model failed \(UnicodeEncodeError\)"
+        ) as caught:
             model.embed("\ud83d")
+        assert "surrogates not allowed" in caught.value.detail
+        assert "surrogates" not in str(caught.value)
         assert isinstance(caught.value.__cause__, UnicodeEncodeError)
 
     def test_adapted_attributes_of_wrapped_are_taken(self, model):
@@ -159,6 +163,21 @@ class TestSentenceTransformersModel(EmbeddingModelContract):
         assert short.dimensions == 4
         assert short.fingerprint != whole.fingerprint
 
+    def test_read_special_tokens_are_told_apart(self, model):
+        """[CLS] and [SEP] are in every text, so they say nothing about this one."""
+        (reading,) = model.read(["zebra"])
+        assert (reading.tokens, reading.unknown_tokens, reading.special_tokens) == (3, 1, 2)
+        assert reading.is_unknown
+
+    def test_load_no_progress_bar_and_the_switch_is_left_as_it_was(self, checkpoint, capfd):
+        """A server's stderr is for what somebody has to read."""
+        from transformers.utils import logging
+
+        assert logging.is_progress_bar_enabled()
+        SentenceTransformersModel(str(checkpoint), model_id="tiny", device="cpu").warm()
+        assert "Loading weights" not in capfd.readouterr().err
+        assert logging.is_progress_bar_enabled()
+
     def test_read_text_beyond_its_length_and_vocabulary(self, model):
         """The whole text is counted, and unknown words are told."""
         assert model.read(["dog " * 50])[0].tokens == 52
@@ -179,14 +198,27 @@ def test_sentence_transformers_absent_error_names_the_command(monkeypatch):
     with pytest.raises(
         MissingDependencyError, match=r"pip install 'datasette-embed\[sentence-transformers\]'$"
     ):
-        SentenceTransformersModel("all-mpnet-base-v2").embed("x")
+        SentenceTransformersModel("all-mpnet-base-v2", model_id="m").embed("x")
 
 
-def test_sentence_transformers_model_id_has_one_prefix():
-    """Both ways of writing a name give the id that LLM's plugin uses."""
-    short = SentenceTransformersModel("all-mpnet-base-v2")
-    long = SentenceTransformersModel("sentence-transformers/all-mpnet-base-v2")
-    assert short.model_id == long.model_id == "sentence-transformers/all-mpnet-base-v2"
+def fingerprint(model, **options):
+    return SentenceTransformersModel(model, model_id="mine", **options).fingerprint
+
+
+def test_sentence_transformers_fingerprint_names_the_weights():
+    """One id given to other weights is another vector space."""
+    assert fingerprint("org/a") == "mine@org/a"
+    assert fingerprint("org/a", truncate_dim=64) == "mine@org/a:64d"
+    assert fingerprint("a") == fingerprint("sentence-transformers/a") == "mine@a"
+    different = ["org/a", "org/b", "/x/a", "/y/a", "C:\\x\\a"]
+    assert len({fingerprint(model) for model in different}) == len(different)
+
+
+def test_sentence_transformers_fingerprint_of_a_folder_holds_no_path():
+    """It is stored in the database, which may be published."""
+    found = fingerprint("/home/somebody/models/mini")
+    assert found.startswith("mine@mini-")
+    assert "somebody" not in found
 
 
 def test_describing_a_model_imports_nothing_heavy():
@@ -194,7 +226,7 @@ def test_describing_a_model_imports_nothing_heavy():
     script = (
         "import json, sys\n"
         "from datasette_embed.providers.sentence_transformers import SentenceTransformersModel\n"
-        "SentenceTransformersModel('x')\n"
+        "SentenceTransformersModel('x', model_id='x')\n"
         "from datasette_embed.providers.bundled import bundled_model\n"
         "bundled_model()\n"
         "print(json.dumps(sorted(sys.modules)))\n"

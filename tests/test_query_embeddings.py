@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from datasette_embed import query_embeddings
 from datasette_embed.errors import (
     BusyError,
     EmbedTimeoutError,
@@ -18,8 +19,9 @@ from datasette_embed.errors import (
     UnreadableTextError,
 )
 from datasette_embed.models import Kind
+from datasette_embed.providers.adapted import AdaptedModel
 from datasette_embed.query_embeddings import Limits, QueryEmbeddings
-from tests.fakes import CountingModel, vector_of
+from tests.fakes import CountingModel, FakeClock, LlmStyleModel, vector_of
 
 SOON = Limits(timeout_seconds=0.01, concurrent=2)
 PATIENT = Limits(timeout_seconds=30, concurrent=2)
@@ -126,11 +128,17 @@ def test_cache_content_larger_than_the_bound_is_answered_not_kept(queries, model
     assert queries.used_bytes == 0
 
 
-def test_embed_same_text_at_once_one_computation(queries, gated):
-    """Those who ask for a text under way wait for it, and do not count as busy."""
+@pytest.fixture
+def long_grace(monkeypatch):
+    """Time enough for a fast model on the slowest of machines."""
+    monkeypatch.setattr(query_embeddings, "GRACE_SECONDS", 30)
+
+
+def test_embed_same_text_at_once_one_computation(queries, gated, long_grace):
+    """Twenty who ask for a text at once are answered by one call of a fast model."""
     first = Caller(queries, gated, "dog")
     assert gated.started.wait(30)
-    joiners = [Caller(queries, gated, "dog") for _ in range(5)]
+    joiners = [Caller(queries, gated, "dog") for _ in range(19)]
     gated.gate.set()
     results = {caller.join().result for caller in [first, *joiners]}
     assert len(results) == 1
@@ -138,8 +146,56 @@ def test_embed_same_text_at_once_one_computation(queries, gated):
     assert gated.calls == [["dog"]]
 
 
+def test_embed_many_texts_at_once_fast_model_answers_all(queries, model, long_grace):
+    """Who finds no place waits for one, as long as computations end."""
+    callers = [Caller(queries, model, f"text {number % 10}") for number in range(20)]
+    assert all(caller.join().result for caller in callers)
+    assert len(model.calls) == 10
+
+
+def test_embed_same_slow_text_more_than_may_wait_busy(queries, gated):
+    """Threads that wait for one text are threads too; a retry finds it cached."""
+    first = Caller(queries, gated, "dog")
+    assert gated.started.wait(30)
+    second = Caller(queries, gated, "dog")
+    wait_until(lambda: queries._waiting == 2)
+    with pytest.raises(BusyError, match="counting: embedding model is busy, retry in a moment"):
+        queries.embed(gated, "dog", limits=PATIENT)
+    with pytest.raises(BusyError, match="counting: embedding model is busy"):
+        queries.embed(gated, "cat", limits=PATIENT)
+    gated.gate.set()
+    assert first.join().result == second.join().result is not None
+    assert queries.embed(gated, "dog", limits=PATIENT) == first.result
+    assert queries._waiting == 0
+    assert gated.calls == [["dog"]]
+
+
+def test_embed_grace_is_over_busy_without_waiting(queries, gated, monkeypatch):
+    """A slow model delays those too many once, not each of them again."""
+    waits = []
+
+    class Condition(threading.Condition):
+        def wait_for(self, predicate, timeout=None):
+            waits.append(timeout)
+            return super().wait_for(predicate, 0)
+
+    clock = FakeClock()
+    monkeypatch.setattr(query_embeddings, "monotonic", clock)
+    queries._changed = Condition(queries._lock)
+    callers = [Caller(queries, gated, text) for text in ("a", "b")]
+    wait_until(lambda: len(gated.calls) == 2)
+    for seconds, grace in [(0.02, 0.03), (0.03, 0.0), (60, 0.0)]:
+        clock.advance(seconds)
+        with pytest.raises(BusyError, match="is busy"):
+            queries.embed(gated, "a", limits=PATIENT)
+        assert waits[-1] == pytest.approx(max(grace, 0), abs=1e-9)
+    gated.gate.set()
+    for caller in callers:
+        caller.join()
+
+
 def test_embed_too_many_at_once_busy_at_once(queries, gated):
-    """The one too many is refused without waiting, and the model is not asked."""
+    """The one too many is refused while the others wait, and the model is not asked."""
     callers = [Caller(queries, gated, text) for text in ("a", "b")]
     wait_until(lambda: len(gated.calls) == 2)
     with pytest.raises(BusyError, match="counting: embedding model is busy, retry in a moment"):
@@ -268,6 +324,38 @@ def test_embed_many_words_unknown_warned_once(queries, caplog):
     queries.embed(model, "two ครับ")
     assert len(caplog.records) == 1
     assert "warner does not know more than a fifth" in caplog.records[0].getMessage()
+
+
+@pytest.mark.parametrize(
+    ("text", "unreadable", "unknown"),
+    [
+        ("", False, False),
+        ("one", False, False),
+        ("one two three four ครับ", False, False),  # exactly a fifth
+        ("one two three ครับ", True, False),
+        ("ครับ", True, True),
+    ],
+)
+def test_reading_unknown_share_without_special_tokens(model, text, unreadable, unknown):
+    """One rule for every caller: [CLS] and [SEP] make no text more readable."""
+    (reading,) = model.read([text])
+    assert (reading.is_unreadable, reading.is_unknown) == (unreadable, unknown)
+
+
+def test_embed_foreign_error_its_text_is_logged_not_raised(queries, caplog):
+    """Once for the computation, with the traceback of what the model raised."""
+
+    class Broken(LlmStyleModel):
+        def embed_batch(self, items):
+            raise RuntimeError("key sk-123 refused")
+
+    with pytest.raises(ProviderError, match=r"^llm-style: the model failed \(RuntimeError\)") as e:
+        queries.embed(AdaptedModel(Broken()), "dog", limits=PATIENT)
+    assert "sk-123" not in str(e.value)
+    assert e.value.detail == "llm-style: RuntimeError: key sk-123 refused"
+    (record,) = caplog.records
+    assert record.getMessage() == e.value.detail
+    assert record.exc_info[0] is RuntimeError
 
 
 def test_embed_cached_text_is_not_read_again(queries, model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import weakref
 
@@ -212,6 +213,29 @@ def test_build_registry_damaged_models_file_the_rest_works(user_directory, caplo
         registry = build_registry(Settings())
     assert registry.find("minilm") is not None
     assert "mend or remove it" in registry.unavailable["models.json"]
+
+
+def test_build_registry_bad_entry_of_the_models_file_the_others_are_there(user_directory, caplog):
+    """It is listed as unavailable with its reason, and takes no other with it."""
+    user_directory.mkdir()
+    bad = {"provider": "sentence-transformers", "model": "bad", "aliases": [""]}
+    good = {"provider": "sentence-transformers", "model": "good"}
+    (user_directory / "models.json").write_text(json.dumps([bad, good]), "utf-8")
+    with caplog.at_level(logging.WARNING):
+        registry = build_registry(Settings())
+    assert registry.find("sentence-transformers/good") is not None
+    assert registry.find("sentence-transformers/bad") is None
+    assert "aliases[0]: must be text" in registry.unavailable["sentence-transformers/bad"]
+    assert "aliases[0]: must be text" in caplog.text
+
+
+def test_build_registry_entry_with_the_bundled_id_bundled_stays_available():
+    """Naming the bundled model in config is a mistake that costs nothing."""
+    settings = Settings(models=(ModelEntry("sentence-transformers", "all-MiniLM-L6-v2"),))
+    registry = build_registry(settings)
+    assert BUNDLED not in registry.unavailable
+    assert "already belongs to" in registry.unavailable[f"{BUNDLED} (registered again)"]
+    assert registry.get(BUNDLED).dimensions == 384
 
 
 def test_get_registry_built_once_for_the_process(counting_model):

@@ -11,9 +11,10 @@ import pytest
 
 from datasette_embed.database import open_database
 from datasette_embed.errors import DimensionMismatchError, InvalidVectorError
+from datasette_embed.records import CollectionRecord
 from datasette_embed.schema import ensure_schema
 from datasette_embed.search.exact import Hit, nearest
-from datasette_embed.store import CollectionRecord, Store
+from datasette_embed.store import Store
 
 NAN, INF = float("nan"), float("inf")
 

@@ -134,6 +134,37 @@ def test_model_entry_as_json_reads_back_the_same():
     assert bare.resolved_id == "sentence-transformers/x"
 
 
+@pytest.mark.parametrize(
+    ("model", "model_id"),
+    [
+        ("all-mpnet-base-v2", "sentence-transformers/all-mpnet-base-v2"),
+        ("sentence-transformers/all-mpnet-base-v2", "sentence-transformers/all-mpnet-base-v2"),
+        ("intfloat/e5-small", "sentence-transformers/intfloat/e5-small"),
+        ("/home/a/models/mine", "sentence-transformers/mine"),
+        ("/home/a/models/mine/", "sentence-transformers/mine"),
+        ("./mine", "sentence-transformers/mine"),
+        ("../mine", "sentence-transformers/mine"),
+        ("~/mine", "sentence-transformers/mine"),
+        ("a/models/mine", "sentence-transformers/mine"),
+        ("C:\\models\\mine\\", "sentence-transformers/mine"),
+        ("C:/mine", "sentence-transformers/mine"),
+    ],
+)
+def test_model_entry_id_is_the_name_with_one_prefix_and_no_path(model, model_id):
+    """The ids of LLM's plugin; a folder gives its last part, as everybody sees the ids."""
+    entry = parse_model_entry({"provider": "sentence-transformers", "model": model}, "here")
+    assert (entry.resolved_id, entry.model) == (model_id, model)
+
+
+@pytest.mark.parametrize("model", ["/", "..", "~", "./", "a/../.."])
+def test_parse_model_entry_folder_without_a_name_needs_an_id(model):
+    """There is nothing to call it by."""
+    value = {"provider": "sentence-transformers", "model": model}
+    with pytest.raises(ConfigError, match="^here.model: a folder like .* needs an id too$"):
+        parse_model_entry(value, "here")
+    assert parse_model_entry({**value, "id": "mine"}, "here").resolved_id == "mine"
+
+
 def test_user_directory_environment_wins(user_directory_variable_unset, monkeypatch, tmp_path):
     """The variable names the folder; without it there is one for this machine."""
     assert user_directory().name == "datasette_embed"

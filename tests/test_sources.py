@@ -320,8 +320,6 @@ def test_read_where_condition_and_comment(db):
     for where in ("id > 1 and id < 4", "id = 2 or id = 3 -- the middle"):
         spec = {"table": "docs", "columns": ("body",), "where": where}
         assert pairs(db, 1, **spec) == [("2", "text 2"), ("3", "text 3")]
-        with closing(open_database(db)) as conn:
-            assert Source(conn, SourceSpec(**spec), str(db)).count() == 2
 
 
 def test_read_null_blank_and_numbers(db):
@@ -425,7 +423,6 @@ def test_iter_windows_sizes(db):
         source = Source(conn, spec, str(db))
         assert [len(window) for window in source.iter_windows(3)] == [3, 3, 1]
         assert [len(window) for window in source.iter_windows(7)] == [7]
-        assert source.count() == 7
 
 
 def test_iter_windows_rows_change_while_reading(db):
@@ -469,13 +466,14 @@ def test_iter_windows_another_writes_between_windows_nobody_waits(db, spec):
 
 
 def test_iter_windows_view_changes_while_reading_one_moment_is_read(db):
-    """A view and a query are read as they were when they were opened."""
+    """A view and a query are read as they were when reading began."""
     make_docs(db, [(n, f"t{n}") for n in range(4)])
     with closing(open_database(db)) as conn:
         source = Source(conn, SourceSpec(sql="select id, body from docs"), str(db))
+        windows = source.iter_windows(3)
+        rows = next(windows)
         execute(db, "delete from docs")
-        assert source.count() == 4
-        assert [row.content for window in source.iter_windows(3) for row in window] == [
+        assert [row.content for row in [*rows, *next(windows)]] == [
             "t0",
             "t1",
             "t2",

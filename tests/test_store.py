@@ -13,14 +13,9 @@ from datasette_embed.errors import (
     EntryNotFoundError,
     ModelMismatchError,
 )
+from datasette_embed.records import CollectionRecord, EntryWarning, NewEntry, content_hash
 from datasette_embed.schema import ensure_schema
-from datasette_embed.store import (
-    CollectionRecord,
-    EntryWarning,
-    NewEntry,
-    Store,
-    content_hash,
-)
+from datasette_embed.store import Store
 from tests.storage import blob_of
 
 
@@ -69,7 +64,9 @@ def test_create_collection_all_settings_come_back(store):
         created_at="now",
     )
     made = store.create_collection(record)
-    assert made == CollectionRecord(1, "docs", "m", 3, "dot", "m@1", {"table": "é"}, True, "now")
+    assert made == CollectionRecord(
+        1, "docs", "m", 3, "dot", "m@1", {"table": "é"}, True, False, "now"
+    )
     assert store.list_collections() == [made]
     assert store.find_collection("docs") == store.get_collection("docs") == made
 
@@ -200,11 +197,15 @@ def test_delete_collection_nothing_left_others_stay(conn, store, collection):
     for record in (collection, other):
         store.write_entries(record.id, [entry("a")])
         conn.execute(
-            "insert into _embed_jobs (collection_id, collection, model, status, created_at)"
+            "insert into _embed_jobs (collection_id, collection, model_id, status, created_at)"
             " values (?, 'x', 'm', 'paused', 'now')",
             (record.id,),
         )
-        conn.execute("insert into _embed_failures values (?, 'a', 'm', 1)", (record.id,))
+        conn.execute(
+            "insert into _embed_failures (job_id, entry_id, message, attempts)"
+            " values (?, 'a', 'm', 1)",
+            (record.id,),
+        )
     assert store.delete_collection(collection) == 1
     assert [record.name for record in store.list_collections()] == ["other"]
     for table in ("embeddings", "_embed_jobs", "_embed_failures", "_embed_generations"):

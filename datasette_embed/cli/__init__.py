@@ -12,11 +12,12 @@ from typing import Any
 import click
 
 from ..errors import EmbedError
+from .output import visible
 
 #: command -> module that defines a click command of the same name (``-`` as ``_``).
 COMMANDS = {
     "create": "create",
-    "sync": "create",
+    "sync": "sync",
     "search": "search",
     "similar": "search",
     "collections": "collections",
@@ -50,7 +51,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except EmbedError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(visible(error.detail)) from error
 
 
 @click.group(cls=LazyGroup)

@@ -5,19 +5,27 @@ Layer 10: the words around ``store``.
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Any
 
 import click
 
-from ..database import open_database, translated, write_transaction
+from ..database import write_transaction
 from ..errors import SourceError
 from ..job_records import JobRecords
+from ..records import CollectionRecord, EntryWarning
 from ..sources import SourceSpec
-from ..store import CollectionRecord, EntryWarning, Store
-from .output import print_json, print_table, rows_text, say
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON")
+from ..store import Store
+from .arguments import as_json, reading, writing, yes
+from .jobs import status_text
+from .output import (
+    command_text,
+    confirm,
+    print_json,
+    print_line,
+    print_table,
+    rows_text,
+    say,
+)
 
 
 @click.group()
@@ -27,16 +35,16 @@ def collections() -> None:
 
 @collections.command("list")
 @click.argument("db", type=click.Path())
-@_json
+@as_json
 def list_(db: str, as_json: bool) -> None:
     """List the collections of DB."""
-    with closing(open_database(db)) as conn, translated(db):
+    with reading(db) as conn:
         store = Store(conn)
         described = [_described(store, record) for record in store.list_collections()]
     if as_json:
         print_json(described)
     elif not described:
-        say(f"{db} has no collections. Make one: datasette embed create {db} TABLE")
+        say(f"{db} has no collections. Make one: {command_text('create', db, 'TABLE')}")
     else:
         print_table(
             ("name", "entries", "dimensions", "model"),
@@ -55,17 +63,17 @@ def list_(db: str, as_json: bool) -> None:
     type=click.IntRange(min=1),
     help="How many warnings to name",
 )
-@_json
+@as_json
 def show(db: str, name: str, number: int, as_json: bool) -> None:
     """Show what collection NAME is made of, and which of its rows to look at."""
-    with closing(open_database(db)) as conn, translated(db):
+    with reading(db) as conn:
         store = Store(conn)
         record = store.get_collection(name)
         described = _described(store, record)
         counts = store.count_warnings(record.id)
         named = {w: store.list_warnings(record.id, w, number) for w in counts}
         unfinished = JobRecords(conn).find_unfinished(record.id)
-        job = unfinished and {"id": unfinished.id, "status": unfinished.status.value}
+        job = unfinished and {"id": unfinished.id, "status": status_text(unfinished)}
     if as_json:
         described["unfinished_job"] = job
         described["warnings"] = {
@@ -80,9 +88,9 @@ def show(db: str, name: str, number: int, as_json: bool) -> None:
         print_json(described)
         return
     for key, value in described.items():
-        click.echo(f"{key}: {'unknown' if value is None else value}")
+        print_line(f"{key}: {'unknown' if value is None else value}")
     if job:
-        say(f"Job {job['id']} is {job['status']}: datasette embed jobs show {db} {job['id']}")
+        say(f"Job {job['id']} is {job['status']}: {command_text('jobs show', db, job['id'])}")
     for warning, rows in named.items():
         click.echo(f"\n{rows_text(counts[warning])} {_MEANINGS[warning]}")
         print_table(
@@ -95,15 +103,15 @@ def show(db: str, name: str, number: int, as_json: bool) -> None:
 @collections.command()
 @click.argument("db", type=click.Path())
 @click.argument("name")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask")
+@yes
 def delete(db: str, name: str, yes: bool) -> None:
     """Delete collection NAME: its vectors and all that is kept for it, not the rows."""
-    with closing(open_database(db, writable=True)) as conn, translated(db):
+    with writing(db) as conn:
         store = Store(conn)
         record = store.get_collection(name)
         if not yes:
             entries = rows_text(store.count(record.id))
-            click.confirm(f"Delete '{name}' and its {entries} of vectors?", abort=True, err=True)
+            confirm(f"collection '{name}'", f"Delete '{name}' and its {entries} of vectors?")
         with write_transaction(conn):
             deleted = store.delete_collection(store.get_collection(name))
     say(f"Deleted '{name}': {rows_text(deleted)}")

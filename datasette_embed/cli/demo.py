@@ -7,6 +7,7 @@ user's table.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import tempfile
 import threading
@@ -39,6 +40,7 @@ select
   functions.id, signature, summary
 from embeddings join functions on functions.id = embeddings.id, input
 where collection_id = (select id from collections where name = 'functions')
+  and input.e is not null
 order by score desc
 limit 20"""
 INPUT = "remove a folder and everything in it"
@@ -46,7 +48,12 @@ INPUT = "remove a folder and everything in it"
 
 @click.command()
 @click.argument("db", type=click.Path(), default="demo.db")
-@click.option("-p", "--port", type=int, help="Port of the server (default: the first free one)")
+@click.option(
+    "-p",
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Port of the server (default: the first free one)",
+)
 @click.option("-o", "--open", "open_page", is_flag=True, help="Open the page in a browser")
 @click.option("--no-serve", is_flag=True, help="Make the file and stop")
 def demo(db: str, port: int | None, open_page: bool, no_serve: bool) -> None:
@@ -54,12 +61,15 @@ def demo(db: str, port: int | None, open_page: bool, no_serve: bool) -> None:
 
     It takes about a minute, and no network. Interrupted, it goes on where it was.
     """
+    if port and not no_serve:
+        _check_free(port)
     _write_rows(db)
     embed_table(db, TABLE, SourceSpec(table=TABLE, template=TEMPLATE))
     if no_serve:
         return
-    port = port or _free_port()
-    url = f"http://127.0.0.1:{port}/{Path(db).stem}/{QUERY_NAME}?" + urlencode({"input": INPUT})
+    # Again, for that was a minute ago.
+    port = _check_free(port) if port else _free_port()
+    url = _url(db, port)
     say(f"\nSearch it at {url}\n")
     if open_page:
         threading.Thread(target=_open_when_up, args=(url, port), daemon=True).start()
@@ -114,12 +124,42 @@ def _queries_file(database: str) -> Iterator[str]:
         yield str(path)
 
 
+def _url(db: str, port: int) -> str:
+    """Return the address of the search, as Datasette encodes it."""
+    from datasette.utils import tilde_encode
+
+    page = f"{tilde_encode(Path(db).stem)}/{QUERY_NAME}"
+    return f"http://127.0.0.1:{port}/{page}?{urlencode({'input': INPUT})}"
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        if os.name == "posix":
+            # As the server does: a port whose last user has just gone is free. On other
+            # systems the option would take a port away from its user.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return True
+    return False
+
+
+def _check_free(port: int) -> int:
+    """Return the port.
+
+    Raises:
+        SourceError: nothing can listen on it.
+    """
+    if not _is_free(port):
+        raise SourceError(f"port {port}", "is taken or not allowed: name another with --port")
+    return port
+
+
 def _free_port(first: int = 8001, last: int = 8099) -> int:
     for port in range(first, last + 1):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        if _is_free(port):
             return port
-    raise click.ClickException(f"No free port from {first} to {last}: name one with --port")
+    raise SourceError(f"ports {first} to {last}", "are all taken: name one with --port")
 
 
 def _open_when_up(url: str, port: int) -> None:

@@ -5,18 +5,17 @@ Layer 10: the words around ``job_records``.
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import click
 
-from ..database import open_database, translated
+from ..database import sqlite3, write_transaction
 from ..errors import SourceError
-from ..job_records import JobRecord, JobRecords
-from .output import print_json, print_table, say
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON")
+from ..job_records import JobRecord, JobRecords, JobStatus
+from .arguments import as_json, reading, writing
+from .output import print_json, print_line, print_table, say
 
 
 @click.group()
@@ -26,10 +25,10 @@ def jobs() -> None:
 
 @jobs.command("list")
 @click.argument("db", type=click.Path())
-@_json
+@as_json
 def list_(db: str, as_json: bool) -> None:
     """List the jobs of DB, the newest first."""
-    with closing(open_database(db)) as conn, translated(db):
+    with reading(db) as conn:
         found = JobRecords(conn).list_jobs()
     if as_json:
         print_json([_described(job) for job in found])
@@ -42,7 +41,7 @@ def list_(db: str, as_json: bool) -> None:
                 (
                     job.id,
                     job.collection,
-                    job.status.value,
+                    status_text(job),
                     f"{job.counts.rows_done:,} of {job.rows_total:,}",
                     f"{job.counts.embedded:,}",
                     f"{job.counts.failed:,}",
@@ -51,21 +50,18 @@ def list_(db: str, as_json: bool) -> None:
                 for job in found
             ],
         )
+    _say_interrupted(found)
 
 
 @jobs.command()
 @click.argument("db", type=click.Path())
 @click.argument("job_id", type=int)
-@_json
+@as_json
 def show(db: str, job_id: int, as_json: bool) -> None:
     """Show a job and every row that it could not embed, with the reason."""
-    with closing(open_database(db)) as conn, translated(db):
-        records = JobRecords(conn)
-        job = records.find_job(job_id)
-        if job is None:
-            known = ", ".join(str(other.id) for other in records.list_jobs()) or "none"
-            raise SourceError(db, f"has no job {job_id}. Jobs: {known}")
-        failures = records.list_failures(job_id)
+    with reading(db) as conn:
+        job = _get_job(conn, db, job_id)
+        failures = JobRecords(conn).list_failures(job_id)
     described = _described(job)
     if as_json:
         described["failures"] = [
@@ -76,7 +72,8 @@ def show(db: str, job_id: int, as_json: bool) -> None:
         return
     for key, value in described.items():
         if value is not None:
-            click.echo(f"{key}: {value}")
+            print_line(f"{key}: {value}")
+    _say_interrupted([job])
     if failures:
         click.echo()
         print_table(
@@ -85,10 +82,47 @@ def show(db: str, job_id: int, as_json: bool) -> None:
         )
 
 
+@jobs.command()
+@click.argument("db", type=click.Path())
+@click.argument("job_id", type=int)
+def cancel(db: str, job_id: int) -> None:
+    """End an unfinished job for good; what it has embedded is kept."""
+    with writing(db) as conn:
+        job = _get_job(conn, db, job_id)
+        with write_transaction(conn):
+            JobRecords(conn).cancel(job_id)
+    say(f"Cancelled job {job_id} of '{job.collection}'. What it has embedded is kept.")
+    if job.status is JobStatus.RUNNING and not job.is_abandoned:
+        say("Its process stops at its next batch.")
+
+
+def status_text(job: JobRecord) -> str:
+    """Return what to call a job's state: one whose process is gone is ``interrupted``."""
+    return "interrupted" if job.is_abandoned else job.status.value
+
+
+def _say_interrupted(jobs: Sequence[JobRecord]) -> None:
+    if any(job.is_abandoned for job in jobs):
+        say("interrupted: its process is gone. Run the same create again, or sync, to go on.")
+
+
+def _get_job(conn: sqlite3.Connection, db: str, job_id: int) -> JobRecord:
+    """Return a job.
+
+    Raises:
+        SourceError: listing those there are.
+    """
+    job = JobRecords(conn).find_job(job_id)
+    if job is None:
+        known = ", ".join(str(other.id) for other in JobRecords(conn).list_jobs()) or "none"
+        raise SourceError(db, f"has no job {job_id}. Jobs: {known}")
+    return job
+
+
 def _described(job: JobRecord) -> dict[str, Any]:
     described = asdict(job)
     counts = described.pop("counts")
-    described["status"] = job.status.value
+    described["status"] = status_text(job)
     # The owner names a machine and the epoch is the engine's own business.
     for private in ("owner", "epoch", "collection_id"):
         described.pop(private)

@@ -1,8 +1,9 @@
 """AdaptedModel: a model written for LLM, or any object like one, as an EmbeddingModel.
 
-Layer 3: imports ``errors`` and ``models``. LLM's models have ``model_id`` and ``embed_batch(items)``, know neither kind nor
-dimensions, and may raise anything. This module is the one place where those exceptions
-become ``ProviderError``. Nothing that looks for such models belongs here.
+Layer 3: imports ``errors`` and ``models``. LLM's models have ``model_id`` and
+``embed_batch(items)``, know neither kind nor dimensions, and may raise anything. This
+module is the one place where those exceptions become ``ProviderError``. Nothing that looks
+for such models belongs here.
 """
 
 from __future__ import annotations

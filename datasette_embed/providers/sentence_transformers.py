@@ -1,20 +1,23 @@
 """SentenceTransformersModel: any model of the sentence-transformers package.
 
-Layer 3: imports ``errors`` and ``models``. The package, and torch with it, is imported
-when the model is first used. Which models are registered under which ids is decided in
-``settings`` and ``registry``.
+Layer 3: imports ``errors``, ``models`` and ``settings``. The package, and torch with it, is
+imported when the model is first used. Which models are registered under which ids is
+decided in ``settings`` and ``registry``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from ..errors import EmbedError, MissingDependencyError, ProviderError
 from ..models import Batch, EmbeddingModel, Item, Kind, Reading
+from ..settings import is_path, last_part
 
 
 class SentenceTransformersModel(EmbeddingModel):
@@ -34,7 +37,6 @@ class SentenceTransformersModel(EmbeddingModel):
         model: str,
         *,
         model_id: str,
-        weights: str | None = None,
         device: str | None = None,
         truncate_dim: int | None = None,
     ) -> None:
@@ -43,7 +45,6 @@ class SentenceTransformersModel(EmbeddingModel):
         Args:
             model: name on a hub, or path of a folder.
             model_id: the id it is registered under.
-            weights: what the fingerprint calls the weights; ``model`` if None.
             device: ``cpu``, ``cuda``, ``mps`` …; None lets torch choose.
             truncate_dim: cut vectors to this many dimensions; None keeps them whole.
         """
@@ -53,7 +54,7 @@ class SentenceTransformersModel(EmbeddingModel):
         self.truncate_dim = truncate_dim
         # An id can be given to other weights, and shortened vectors are another vector space:
         # the fingerprint must say both.
-        self.revision = (weights or model) + (f":{truncate_dim}d" if truncate_dim else "")
+        self.revision = _weights(model) + (f":{truncate_dim}d" if truncate_dim else "")
         self._loaded: Any = None
         # Also held while encoding: fast tokenizers refuse a second thread ("Already
         # borrowed"), and torch uses all cores for one batch anyway.
@@ -158,18 +159,28 @@ def _no_bar_for_loading() -> Iterator[None]:
     The bars over a download, which may take minutes, stay. Both have one switch in
     transformers, and the second one of its own in huggingface_hub.
     """
-    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
-    from transformers.utils import logging
-
-    if are_progress_bars_disabled() or not logging.is_progress_bar_enabled():
+    hub = import_module("huggingface_hub.utils")
+    transformers = import_module("transformers.utils.logging")
+    if hub.are_progress_bars_disabled() or not transformers.is_progress_bar_enabled():
         yield
         return
-    logging.disable_progress_bar()
-    enable_progress_bars()
+    transformers.disable_progress_bar()
+    hub.enable_progress_bars()
     try:
         yield
     finally:
-        logging.enable_progress_bar()
+        transformers.enable_progress_bar()
+
+
+def _weights(model: str) -> str:
+    """Return what the fingerprint calls the weights, which ends up in files that are published.
+
+    Of a folder its last part and a digest of its path, never the path itself.
+    """
+    if not is_path(model):
+        return model.removeprefix("sentence-transformers/")  # with or without, it is one model
+    digest = hashlib.sha256(os.path.expanduser(model).encode("utf-8", "replace")).hexdigest()
+    return f"{last_part(model)}-{digest[:16]}"
 
 
 def _readable(item: Item) -> Item:

@@ -10,7 +10,8 @@ from typing import Any
 
 from .. import vectors
 from ..errors import DimensionMismatchError, InvalidVectorError
-from ..store import CollectionRecord, Store
+from ..records import CollectionRecord
+from ..store import Store
 
 
 @dataclass(frozen=True)

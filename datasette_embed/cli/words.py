@@ -1,0 +1,104 @@
+"""What ``create``, ``sync`` and ``demo`` say before, during and after an embedding run.
+
+Layer 10: imports what it reports on. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from ..job_records import JobCounts
+from ..jobs import JobRun
+from ..models import EmbeddingModel
+from ..planning import Plan
+from ..records import CollectionRecord, EntryWarning
+from ..sources import Source
+from ..store import Store
+from .output import command_text, duration_text, rows_text, say, size_text
+
+
+def say_plan(plan: Plan, source: Source, model: EmbeddingModel, remove: bool) -> None:
+    """Say what a run would do and, where it would embed anything, what that takes."""
+    say(f"{source.path}: {source.spec}")
+    parts = [f"{plan.missing:,} to embed", f"{plan.unchanged:,} up to date"]
+    parts += [f"{plan.blank:,} empty"] if plan.blank else []
+    parts += [f"{plan.unusable:,} unusable ({plan.example_problem})"] if plan.unusable else []
+    going = plan.removable if remove else plan.blanked
+    parts += [f"{going:,} to remove"] if going else []
+    say(f"{rows_text(plan.rows)}: {', '.join(parts)}")
+    if not plan.missing:
+        return
+    where = "on this machine, free" if model.is_local else "over the network"
+    say(f"Model: {model.model_id} ({where})")
+    about = "about " if plan.is_sampled else ""
+    estimates = [f"{about}{plan.tokens:,} tokens"]
+    if plan.cost_usd is not None:
+        estimates.append(f"about ${plan.cost_usd:,.2f}")
+    if plan.duration_seconds is not None:
+        estimates.append(f"about {duration_text(plan.duration_seconds)}")
+    if plan.disk_bytes:
+        estimates.append(f"about {size_text(plan.disk_bytes)} of disk")
+    say(f"Estimate: {', '.join(estimates)}")
+
+
+def say_counts(counts: JobCounts, duration_seconds: float) -> None:
+    """Say what a run did."""
+    done = counts.embedded + counts.reused
+    parts = [f"Embedded {rows_text(done)} in {duration_seconds:.1f} s"]
+    if done and duration_seconds > 0:
+        parts[0] += f" ({done / duration_seconds:.0f} rows a second)"
+    parts += [f"{counts.reused:,} of them by reusing a vector"] if counts.reused else []
+    parts += [f"{counts.unchanged:,} were up to date"] if counts.unchanged else []
+    parts += [f"{counts.refreshed:,} now have their text stored"] if counts.refreshed else []
+    parts += [f"{counts.blank:,} are empty"] if counts.blank else []
+    parts += [f"{counts.removed:,} removed"] if counts.removed else []
+    say("; ".join(parts))
+
+
+def say_warnings(
+    store: Store, path: str, collection: CollectionRecord, model: EmbeddingModel
+) -> None:
+    """Name the rows whose vector does not speak for the whole text."""
+    found = store.count_warnings(collection.id)
+    for warning, count in found.items():
+        examples = store.list_warnings(collection.id, warning, 3)
+        ids = ", ".join(entry_id for entry_id, _, _ in examples)
+        ids += ", …" if count > len(examples) else ""
+        if warning is EntryWarning.TRUNCATED:
+            say(
+                f"{rows_text(count)} longer than the {model.max_tokens} tokens this model reads: "
+                f"only their beginning counts ({ids})"
+            )
+        else:
+            say(
+                f"{rows_text(count)} mostly unknown to this model, in another language or script "
+                f"perhaps: a multilingual model would read them ({ids})"
+            )
+    if found:
+        say(f"All of them: {command_text('collections show', path, collection.name)}")
+
+
+@contextmanager
+def progress(run: JobRun) -> Iterator[None]:
+    """Show rows done, rows a second and the time left, on a terminal."""
+    started = time.perf_counter()
+
+    def speed(counts: JobCounts | None) -> str:
+        done = counts.embedded + counts.reused if counts else 0
+        return f"{done / (time.perf_counter() - started):.0f} rows/s" if done else ""
+
+    with click.progressbar(
+        length=run.rows_total,
+        label="Embedding",
+        show_pos=True,
+        show_eta=True,
+        item_show_func=speed,
+        file=sys.stderr,
+    ) as bar:
+        run.report = lambda counts: bar.update(counts.rows_done - bar.pos, counts)
+        yield
