@@ -92,6 +92,6 @@ def check_collection(
         raise SourceError(
             f"collection '{collection.name}'",
             f"was made from something else ({made_from}). Give this one another name with "
-            f"--collection, or delete '{collection.name}' first with: "
-            "datasette embed collections delete",
+            f"--collection, or first delete '{collection.name}' with datasette embed "
+            "collections delete",
         )

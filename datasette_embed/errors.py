@@ -84,7 +84,9 @@ class UnknownModelError(EmbedError, KeyError):
     def __init__(self, model_id: str, known: Iterable[str] = ()) -> None:
         self.model_id = model_id
         self.known = list(known)
-        super().__init__(f"Unknown model: {model_id}. Known models: {_listed(self.known)}")
+        super().__init__(
+            f"Unknown model: {model_id or '(no name)'}. Known models: {_listed(self.known)}"
+        )
 
 
 class ModelRegistrationError(EmbedError, TypeError):

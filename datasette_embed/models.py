@@ -8,6 +8,7 @@ refuses at the door what a model must never hand over. No concrete model belongs
 from __future__ import annotations
 
 import inspect
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,11 @@ class Reading:
     def is_unknown(self) -> bool:
         """Whether all of the text is unknown: it then has the vector of any other such text."""
         return 0 < self.unknown_tokens >= self.tokens - self.special_tokens
+
+
+def is_blank(text: str) -> bool:
+    """Say whether a text shows nothing: white space, control and format characters only."""
+    return all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in text)
 
 
 class EmbeddingModel(ABC):

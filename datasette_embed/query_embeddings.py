@@ -44,10 +44,12 @@ class Limits:
             own thread, as a script wants.
         concurrent: threads that may wait for embeds at once, for one text or for several,
             and embeds that one model may have under way; None for no limit.
+        characters: longest text; None for no limit.
     """
 
     timeout_seconds: float | None = None
     concurrent: int | None = None
+    characters: int | None = None
 
 
 NO_LIMITS = Limits()

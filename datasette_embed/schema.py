@@ -8,6 +8,7 @@ belongs here.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 from .database import sqlite3, write_transaction
@@ -109,6 +110,11 @@ create table _embed_failures (
    primary key (job_id, entry_id)
 );
 """
+
+#: Every table made here: not something to embed.
+OUR_TABLES = frozenset(
+    re.findall(r'create table "?(\w+)', _MIGRATION_TABLE + _LLM_TABLES + _OUR_TABLES)
+)
 
 _BUMP = """
   insert into _embed_generations (collection_id, generation)

@@ -43,9 +43,11 @@ def get_limits(datasette: Datasette) -> Limits:
     One SQL thread is always left to queries that need no model.
     """
     threads = int(datasette.setting("num_sql_threads") or 0)
+    settings = get_settings(datasette)
     return Limits(
-        timeout_seconds=get_settings(datasette).embed_timeout_seconds,
+        timeout_seconds=settings.embed_timeout_seconds,
         concurrent=max(1, threads - 1),
+        characters=settings.max_text_characters,
     )
 
 

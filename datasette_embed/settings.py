@@ -191,6 +191,7 @@ def _seconds(value: Any, key: str) -> float:
 SETTINGS: dict[str, tuple[Any, Callable[[Any, str], Any]]] = {
     "query_cache_bytes": (32 * 1024 * 1024, _whole_number),
     "embed_timeout_seconds": (10.0, _seconds),
+    "max_text_characters": (100_000, _whole_number),
     "warm_models": (("default",), _names),
     "models": ((), parse_model_entries),
 }
@@ -203,12 +204,14 @@ class Settings:
     Attributes:
         query_cache_bytes: memory for vectors of query texts, in bytes, one cache a process.
         embed_timeout_seconds: longest one embed of a query may keep a SQL query waiting.
+        max_text_characters: longest text that SQL may embed.
         warm_models: names of models that are loaded when the server starts.
         models: models registered by plugin config.
     """
 
     query_cache_bytes: int = SETTINGS["query_cache_bytes"][0]
     embed_timeout_seconds: float = SETTINGS["embed_timeout_seconds"][0]
+    max_text_characters: int = SETTINGS["max_text_characters"][0]
     warm_models: tuple[str, ...] = SETTINGS["warm_models"][0]
     models: tuple[ModelEntry, ...] = SETTINGS["models"][0]
 

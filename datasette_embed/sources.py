@@ -17,6 +17,8 @@ from datasette.utils import tilde_encode
 
 from .database import quoted, sqlite3, translated
 from .errors import SourceError
+from .models import is_blank
+from .schema import OUR_TABLES
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 #: How many rows decide which columns hold prose.
@@ -42,7 +44,7 @@ class Row:
     @property
     def is_blank(self) -> bool:
         """Whether there is nothing to embed in this row."""
-        return self.problem is None and not self.content.strip()
+        return self.problem is None and is_blank(self.content)
 
 
 @dataclass(frozen=True)
@@ -181,9 +183,10 @@ class Source:
         )
         names = [row[0] for row in rows]
         if name not in names:
+            theirs = [known for known in names if known not in OUR_TABLES]
             raise SourceError(
                 self.path,
-                f"no table named '{name}'. Tables and views: {', '.join(names) or 'none'}",
+                f"no table named '{name}'. Tables and views: {', '.join(theirs) or 'none'}",
             )
         return quoted(name)
 
@@ -347,7 +350,7 @@ class Source:
         texts = ["" if value is None else str(value) for value in values]
         if self._template is None:
             return Row(entry_id, _SEPARATOR.join(texts))
-        if not any(text.strip() for text in texts):
+        if all(is_blank(text) for text in texts):
             # The words of the template alone would give every empty row the same vector.
             return Row(entry_id, "")
         by_column = dict(zip(self._columns, texts, strict=True))

@@ -18,9 +18,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from . import compat, sql_vectors
-from .errors import EmbedError, ProviderError
+from .errors import EmbedError, ProviderError, UnreadableTextError
 from .executor import current_call, reports_errors, wrap_executor
-from .models import EmbeddingModel, Item, Kind
+from .models import EmbeddingModel, Item, Kind, is_blank
 from .query_embeddings import PROCESS_QUERIES, Limits, QueryEmbeddings
 from .registry import Registry, get_registry
 from .server import get_limits
@@ -158,15 +158,19 @@ def _embed_function(
 
     def llm_embed(model_id: Any, content: Any, kind: Any = "query") -> bytes | None:
         item = read_content(content)
-        if item is None:
-            return None
+        if item is None and model_id in (None, ""):
+            return None  # a stored query that was opened without its parameters
+        # Before the text, so that a wrong name is noticed over a column of NULLs too.
         model = find_registry().get(str(model_id or ""))
         side = read_kind(kind)
+        if item is None:
+            return None
         found = queries.find(model, item, kind=side)
         if found is not None:
             return found
-        _check_item(model, item)
         bounds = limits()
+        _check_length(model, item, bounds)
+        _check_item(model, item)
         renew = find_time_limit() if find_time_limit is not None else None
         if renew is not None:
             _refuse_old_query(bounds)
@@ -207,7 +211,21 @@ def read_content(content: Any) -> Item | None:
     if content is None:
         return None
     text = content if isinstance(content, str) else str(content)
-    return text if text and not text.isspace() else None
+    return None if is_blank(text) else text
+
+
+def _check_length(model: EmbeddingModel, item: Item, limits: Limits) -> None:
+    """Refuse what would take gigabytes only to be counted in tokens.
+
+    Raises:
+        UnreadableTextError: the text is longer than a query may embed.
+    """
+    if limits.characters is not None and len(item) > limits.characters:
+        raise UnreadableTextError(
+            model.model_id,
+            f"the text is {len(item):,} characters long, and a query may embed at most "
+            f"{limits.characters:,}. Shorten it with substr()",
+        )
 
 
 def read_kind(kind: Any) -> Kind:

@@ -275,3 +275,14 @@ def test_build_script_same_bytes(tmp_path):
     subprocess.run([sys.executable, str(scripts / "build_bundled_model.py")], check=True)
     for name in ("model.onnx", "tokenizer.json"):
         assert (folder / name).read_bytes() == (FOLDER / name).read_bytes(), name
+
+
+def test_read_long_text_in_pieces_counts_what_the_whole_counts(monkeypatch):
+    """Cutting at white space loses no token and adds none."""
+    model = bundled_model()
+    texts = ["", "a cat", "สวัสดี and more words here " * 40, "word " * 500, "x" * 300]
+    whole = model.read(texts)
+    monkeypatch.setattr(bundled_module, "PIECE_CHARACTERS", 150)
+    monkeypatch.setattr(bundled_module, "GROUP_CHARACTERS", 400)
+    assert model.read(texts)[:4] == whole[:4]
+    assert whole[3].tokens == 502

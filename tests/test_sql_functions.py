@@ -13,9 +13,14 @@ import sys
 import pytest
 
 from datasette_embed import sql_functions
-from datasette_embed.errors import EmbedError, ProviderError, UnknownModelError
+from datasette_embed.errors import (
+    EmbedError,
+    ProviderError,
+    UnknownModelError,
+    UnreadableTextError,
+)
 from datasette_embed.models import Kind
-from datasette_embed.query_embeddings import QueryEmbeddings
+from datasette_embed.query_embeddings import Limits, QueryEmbeddings
 from datasette_embed.registry import Registry
 from tests.fakes import CountingModel, vector_of
 
@@ -105,12 +110,34 @@ def test_llm_embed_blob_of_the_query_vector(conn):
     assert one(conn, "select llm_embed('count', 'dog', 'document')") == document
 
 
-@pytest.mark.parametrize("content", [None, "", " \n\t", b""])
-@pytest.mark.parametrize("model_id", ["count", "nope", "", None])
+@pytest.mark.parametrize("content", [None, "", " \n\t", b"", "\u200b", "\ufeff\x01\xa0"])
+@pytest.mark.parametrize("model_id", ["count", "", None])
 def test_llm_embed_nothing_to_embed_null(conn, model, content, model_id):
     """A stored query opened without its parameters binds empty text everywhere."""
     assert one(conn, "select llm_embed(?, ?)", model_id, content) is None
     assert model.calls == []
+
+
+@pytest.mark.parametrize("content", [None, "", "text"])
+def test_llm_embed_unknown_name_noticed_without_text_too(embed, content):
+    """A wrong name over a column of NULLs would otherwise never be seen."""
+    with pytest.raises(UnknownModelError, match="Unknown model: nope"):
+        embed("nope", content)
+    with pytest.raises(EmbedError, match="kind must be 'query'"):
+        embed("count", content, "wrong")
+
+
+def test_llm_embed_text_of_megabytes_refused_before_it_is_read(registry):
+    """Counting the tokens of what nobody searches for takes gigabytes."""
+    limits = Limits(characters=1_000)
+    connection = sqlite3.connect(":memory:")
+    embed_function = sql_functions._embed_function(
+        lambda: registry, QueryEmbeddings(), lambda: limits, None
+    )
+    connection.close()
+    with pytest.raises(UnreadableTextError, match="1,001 characters long.* at most 1,000"):
+        embed_function("count", "a" * 1_001)
+    assert len(embed_function("count", "a" * 1_000)) > 0
 
 
 @pytest.mark.parametrize(("content", "item"), [(5, "5"), (2.5, "2.5"), (b"\xff", b"\xff")])

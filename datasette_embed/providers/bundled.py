@@ -28,6 +28,10 @@ TOKENS_WORTH_THREADS = 128
 MAX_THREADS = 8
 #: A text is first read up to about here, which is nearly always more than enough tokens.
 HEAD_CHARACTERS = 2048
+#: Texts are counted in pieces and groups of about this many characters: the tokenizer
+#: takes some 50 bytes of memory for each.
+PIECE_CHARACTERS = 100_000
+GROUP_CHARACTERS = 1_000_000
 
 
 class BundledModel(EmbeddingModel):
@@ -108,7 +112,16 @@ class BundledModel(EmbeddingModel):
         self._load()
         unknown = self._tokenizer.token_to_id("[UNK]")
         special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
-        return [Reading(len(ids), ids.count(unknown), special) for ids in self._tokenize(texts)]
+        tokens, unknowns = [special] * len(texts), [0] * len(texts)
+        for group in _groups(texts):
+            encoded = self._tokenize([piece for _, piece in group])
+            for (position, _), ids in zip(group, encoded, strict=True):
+                tokens[position] += len(ids) - special
+                unknowns[position] += ids.count(unknown)
+        return [
+            Reading(count, unknown_count, special)
+            for count, unknown_count in zip(tokens, unknowns, strict=True)
+        ]
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         """Return each text's token ids, at most ``max_tokens``, [CLS] and [SEP] included."""
@@ -214,3 +227,32 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _groups(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
+    """Yield groups of (position of the text, piece of it), in order.
+
+    Texts are cut at white space, where the tokenizer cuts too, so the pieces' tokens add
+    up to the text's.
+    """
+    group: list[tuple[int, str]] = []
+    characters = 0
+    for position, text in enumerate(texts):
+        for piece in _pieces(text):
+            if group and characters + len(piece) > GROUP_CHARACTERS:
+                yield group
+                group, characters = [], 0
+            group.append((position, piece))
+            characters += len(piece)
+    if group:
+        yield group
+
+
+def _pieces(text: str) -> Iterator[str]:
+    start = 0
+    while len(text) - start > PIECE_CHARACTERS:
+        space = text.rfind(" ", start + 1, start + PIECE_CHARACTERS)
+        end = space if space > 0 else start + PIECE_CHARACTERS
+        yield text[start:end]
+        start = end
+    yield text[start:]
