@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from tests.storage import blob_of, make_docs, query, stored
+from tests.storage import blob_of, execute, make_docs, query, stored
 
 pytestmark = pytest.mark.crash
 
@@ -57,8 +57,18 @@ def test_create_killed_20_times_every_row_once_and_nothing_paid_twice(tmp_path):
     command = [sys.executable, "-c", RUNNER, log, str(BATCH), "embed", "create", path, "docs"]
     command += ["--columns", "body", "--model", "counting"]
     chooser = random.Random(20)
+    texts = {text for _, text in rows}
     kills = landed = 0
-    while kills < KILLS:
+    while landed < KILLS:
+        if kills > 3 * KILLS:
+            pytest.fail("the command ends before it can be killed")
+        if query(path, "select 1 from sqlite_master where name = '_embed_jobs'") and query(
+            path, "select 1 from _embed_jobs where status = 'finished'"
+        ):
+            # It was faster than the kills: more work for the ones to come.
+            rows = [(n, f"{text} again") for n, text in rows]
+            texts |= {text for _, text in rows}
+            execute(path, "update docs set body = body || ' again'", "delete from _embed_jobs")
         before = log.stat().st_size if log.exists() else 0
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if kills % 4:
@@ -72,16 +82,16 @@ def test_create_killed_20_times_every_row_once_and_nothing_paid_twice(tmp_path):
         landed += process.wait(30) == -signal.SIGKILL
         kills += 1
         found = stored_if_made(path)
-        assert all(blob == blob_of(rows[int(i)][1]) for i, blob in found.items())
+        possible = {blob_of(text) for text in texts}
+        assert set(found.values()) <= possible
         assert query(path, "pragma integrity_check") == [("ok",)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert landed >= KILLS - 5
     assert stored(path) == {str(n): blob_of(text) for n, text in rows}
     assert query(path, "select status, count(*) from _embed_jobs") == [("finished", 1)]
     calls = [json.loads(line) for line in log.read_text().splitlines()]
     items = Counter(item for call in calls for item in call)
-    assert set(items) == {text for _, text in rows}
+    assert set(items) == texts
     assert items.total() - len(items) <= landed * BATCH
     assert len(calls) > landed
 

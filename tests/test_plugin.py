@@ -150,12 +150,12 @@ async def test_sql_one_slow_text_leaves_a_thread_free(make_datasette, counting_m
 async def test_sql_timeout_and_busy_are_said(make_datasette, counting_model):
     """A hanging model costs its own queries, and each is told why."""
     counting_model.gate = threading.Event()
-    datasette = make_datasette(config={"embed_timeout_seconds": 0.01})
+    datasette = make_datasette(config={"embed_timeout_seconds": 0.4})
     for text in ("a", "b"):
         status, error = await query(datasette, f"select llm_embed('count', '{text}')")
         assert (status, error) == (
             400,
-            "counting: no answer within 0.01 seconds, retry in a moment",
+            "counting: no answer within 0.4 seconds, retry in a moment",
         )
     status, error = await query(datasette, "select llm_embed('count', 'c')")
     assert (status, error) == (400, "counting: embedding model is busy, retry in a moment")
