@@ -173,4 +173,5 @@ async def test_failed_query_leaves_no_cursor_to_the_garbage_collector(make_datas
 
 
 def count_cursors():
-    return sum(isinstance(thing, sqlite3.Cursor) for thing in gc.get_objects())
+    # By type(): some objects of torch answer a look at their __class__ with a warning.
+    return sum(issubclass(type(thing), sqlite3.Cursor) for thing in gc.get_objects())

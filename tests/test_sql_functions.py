@@ -245,7 +245,8 @@ def test_register_without_arguments_uses_this_process(counting_model):
 
 def connections_alive():
     gc.collect()
-    return sum(isinstance(found, sqlite3.Connection) for found in gc.get_objects())
+    # By type(): some objects of torch answer a look at their __class__ with a warning.
+    return sum(issubclass(type(found), sqlite3.Connection) for found in gc.get_objects())
 
 
 def test_register_dropped_connection_is_freed(registry, tmp_path):
