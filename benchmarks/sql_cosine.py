@@ -22,7 +22,7 @@ A tool that is not installed is left out and named. Timings of a busy machine ar
 little; the ratios of one run are worth more, for the tools take turns.
 
 Ours is registered as the plugin does it, which also raises SQLite's page cache from its
-default of 2 MB to 8; the others run with the default. Before SQLite 3.45 the blobs of 472
+default of 2 MB to 4; the others run with the default. Before SQLite 3.45 the blobs of 472
 vectors of 1,536 dimensions push the rest of the table out of 2 MB at every scan.
 ``--pragma cache_size=-8000`` (any pragma, for all tools but ``llm``) gives it to all.
 """

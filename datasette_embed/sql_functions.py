@@ -66,7 +66,7 @@ AGGREGATES: dict[str, tuple[int, Any]] = {
 
 #: SQLite's own ``cache_size``, and ours: negative numbers are units of 1,024 bytes.
 SQLITE_CACHE_SIZE = -2_000
-PAGE_CACHE_SIZE = -8_000
+PAGE_CACHE_SIZE = -4_000
 
 
 def register(
@@ -79,7 +79,7 @@ def register(
 ) -> None:
     """Register every SQL function on a connection of sqlite3, pysqlite3 or sqlite-utils.
 
-    A page cache of SQLite's default size, too small to scan vectors, becomes 8 MB.
+    A page cache of SQLite's default size, too small to scan vectors, becomes 4 MB.
 
     Args:
         conn: the connection; nothing keeps it alive.
@@ -104,10 +104,11 @@ def register(
 
 
 def _widen_page_cache(conn: sqlite3.Connection) -> None:
-    """Let SQLite keep 8 MB of pages where it would keep its default of 2 MB.
+    """Let SQLite keep 4 MB of pages where it would keep its default of 2 MB.
 
     Before version 3.45 it reads the pages of large BLOBs through that cache, so a scan of
-    more vectors than fit (a few hundred) drives out all the others, every time.
+    more vectors than fit (a few hundred) drives out all the others, every time. Not more: a cache that is larger but still
+    too small only costs time.
     """
     try:
         if conn.execute("pragma cache_size").fetchone()[0] == SQLITE_CACHE_SIZE:
