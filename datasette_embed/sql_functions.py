@@ -107,8 +107,8 @@ def _widen_page_cache(conn: sqlite3.Connection) -> None:
     """Let SQLite keep 4 MB of pages where it would keep its default of 2 MB.
 
     Before version 3.45 it reads the pages of large BLOBs through that cache, so a scan of
-    more vectors than fit (a few hundred) drives out all the others, every time. Not more: a cache that is larger but still
-    too small only costs time.
+    more vectors than fit (a few hundred) drives out all the others, every time. Not more,
+    for a cache that is larger but still too small only costs time.
     """
     try:
         if conn.execute("pragma cache_size").fetchone()[0] == SQLITE_CACHE_SIZE:
