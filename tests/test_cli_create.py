@@ -260,6 +260,16 @@ def test_sync_embeds_new_and_removes_gone(db, counting_model):
     assert stored(db) == expected([*ROWS[2:], (9, "nine")])
 
 
+def test_sync_finishes_a_rebuild_whose_job_was_cancelled_at_the_end(db, counting_model):
+    """Else search would send people to a sync that finds nothing to do, for ever."""
+    embed("create", db, "docs", "--model", "count")
+    execute(db, "update _embed_collections set rebuilding = 1")
+    assert "partly embedded" in refused("search", db, "docs", "words")
+    embed("sync", db)
+    embed("search", db, "docs", "words")
+    assert stored(db) == expected(ROWS)
+
+
 def test_sync_table_emptied_everything_is_removed(db, counting_model):
     """What is gone is gone: deleted rows must not be found any more."""
     embed("create", db, "docs", "--model", "count")

@@ -110,8 +110,14 @@ def _prepare(path: str, name: str, source: Source, model_id: str | None, store: 
         )
     if collection is None:
         _refuse_nothing(plan, source)
-    # A job that was killed after its last batch still waits to be finished.
-    is_done = bool(collection) and plan.is_up_to_date and not unfinished
+    # A job that was killed after its last batch still waits to be finished, and so does a
+    # collection whose job was cancelled there.
+    is_done = (
+        collection is not None
+        and plan.is_up_to_date
+        and not unfinished
+        and not collection.is_rebuilding
+    )
     return _Prepared(model, plan, entries, is_done)
 
 
