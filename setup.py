@@ -5,6 +5,11 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 SENTENCE_TRANSFORMERS = ["sentence-transformers>=5.0"]
+LANGCHAIN = ["langchain-core>=0.3"]
+LLAMA_INDEX = ["llama-index-core>=0.12"]
+LLM = ["llm>=0.19"]
+PARQUET = ["pyarrow>=15"]
+EXPLORE = ["scikit-learn>=1.4"]
 TEST = [
     "pytest>=8.3",
     "pytest-asyncio>=0.24",
@@ -45,6 +50,7 @@ setup(
         "sqlite-utils>=3.38",
         "pluggy>=1.5",
         "click>=8.1",
+        "click-default-group>=1.2",
         "numpy>=1.26",
         # Pyodide has none of these three: numpy answers there, and no bundled model.
         # Before 7.4.5 numkong set the processor to take subnormal numbers for zero.
@@ -54,11 +60,21 @@ setup(
         "openai>=1.40",
     ],
     extras_require={
+        "explore": EXPLORE,
+        "langchain": LANGCHAIN,
+        "llama-index": LLAMA_INDEX,
+        "llm": LLM,
+        "parquet": PARQUET,
         "sentence-transformers": SENTENCE_TRANSFORMERS,
         "test": TEST,
         "test-all": [
             *TEST,
             *SENTENCE_TRANSFORMERS,
+            *LANGCHAIN,
+            *LLAMA_INDEX,
+            *LLM,
+            *PARQUET,
+            *EXPLORE,
             "build>=1.2",
             "mypy>=1.11",
             "onnx>=1.17",
@@ -66,5 +82,9 @@ setup(
             "ruff>=0.6",
         ],
     },
-    entry_points={"datasette": ["embed = datasette_embed"]},
+    entry_points={
+        "datasette": ["embed = datasette_embed"],
+        "llm": ["datasette-embed = datasette_embed.adapters.llm"],
+        "sqlite_utils": ["datasette-embed = datasette_embed.sqlite_utils_plugin"],
+    },
 )

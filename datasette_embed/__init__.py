@@ -19,17 +19,31 @@ from .plugin import startup as startup
 
 # "as" tells type checkers that a name is public: they cannot read the list made below.
 if TYPE_CHECKING:
+    from .collection import Collection as Collection
+    from .collection import Entry as Entry
+    from .encoding import cosine_similarity as cosine_similarity
+    from .encoding import decode as decode
     from .errors import *  # noqa: F403
+    from .model_names import EmbeddingModelWithAliases as EmbeddingModelWithAliases
+    from .model_names import get_default_embedding_model as get_default_embedding_model
+    from .model_names import get_embedding_model as get_embedding_model
+    from .model_names import get_embedding_model_aliases as get_embedding_model_aliases
+    from .model_names import get_embedding_models as get_embedding_models
+    from .model_names import get_embedding_models_with_aliases as get_embedding_models_with_aliases
+    from .model_names import set_default_embedding_model as set_default_embedding_model
     from .models import Batch as Batch
     from .models import EmbeddingModel as EmbeddingModel
     from .models import Kind as Kind
     from .models import Reading as Reading
     from .registry import Registry as Registry
     from .registry import get_registry as get_registry
+    from .runs import RunOutcome as RunOutcome
+    from .runs import create as create
+    from .runs import search as search
+    from .runs import sync as sync
     from .sql_functions import register as register
     from .vectors import average as average
     from .vectors import cosine as cosine
-    from .vectors import decode as decode
     from .vectors import dot as dot
     from .vectors import encode as encode
     from .vectors import l2 as l2
@@ -37,6 +51,8 @@ if TYPE_CHECKING:
 
 # The name under which a public object is imported -> the module that has it.
 _MODULES = {
+    "collection": ("Collection", "Entry"),
+    "encoding": ("cosine_similarity", "decode"),
     "errors": (
         "BudgetExceededError",
         "BusyError",
@@ -61,9 +77,19 @@ _MODULES = {
         "UnreadableTextError",
     ),
     "models": ("Batch", "EmbeddingModel", "Kind", "Reading"),
+    "model_names": (
+        "EmbeddingModelWithAliases",
+        "get_default_embedding_model",
+        "get_embedding_model",
+        "get_embedding_model_aliases",
+        "get_embedding_models",
+        "get_embedding_models_with_aliases",
+        "set_default_embedding_model",
+    ),
     "registry": ("Registry", "get_registry"),
+    "runs": ("RunOutcome", "create", "search", "sync"),
     "sql_functions": ("register",),
-    "vectors": ("average", "cosine", "decode", "dot", "encode", "l2", "normalize"),
+    "vectors": ("average", "cosine", "dot", "encode", "l2", "normalize"),
 }
 _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -1,6 +1,6 @@
 """Texts to vectors, a batch at a time: order, retries, and the one text that fails.
 
-Layer 7: imports ``errors``, ``models``, ``store`` and ``vectors``. Knows no connection and
+Layer 7: imports ``errors``, ``missing``, ``models`` and ``vectors``. Knows no connection and
 writes nothing; that is ``jobs``.
 """
 
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 
 from . import vectors
 from .errors import (
@@ -21,9 +20,8 @@ from .errors import (
     ModelNotAllowedError,
     ProviderError,
 )
-from .job_records import Failure
-from .models import Batch, EmbeddingModel, Item, Kind, Reading
-from .records import EntryWarning
+from .missing import MissingContent
+from .models import Batch, EmbeddingModel, Item, Kind, embed_items
 
 #: Items of one model call and one transaction; also what a kill can cost.
 BATCH_ITEMS = 64
@@ -46,36 +44,6 @@ class Paused(Exception):
     """Raised inside a run to end it in the state ``paused``; the text is the reason."""
 
 
-@dataclass
-class MissingContent:
-    """One distinct content and the rows of the window that carry it."""
-
-    content: str
-    content_hash: bytes
-    entry_ids: list[str]
-    has_failed_before: bool = False
-    reading: Reading = field(default_factory=lambda: Reading(0))
-
-    def failures(self, message: str) -> list[Failure]:
-        """Return a failure for each of the rows."""
-        return [Failure(entry_id, message, self.content_hash) for entry_id in self.entry_ids]
-
-
-def embed_items(model: EmbeddingModel, items: Sequence[Item], kind: Kind) -> Batch:
-    """Call a model; whatever it raises is raised as an error of ours.
-
-    Raises:
-        ProviderError: the model failed; what it raised is the cause.
-        EmbedError: as ``EmbeddingModel.embed_checked``.
-    """
-    try:
-        return model.embed_checked(list(items), kind=kind)
-    except EmbedError:
-        raise
-    except Exception as error:  # a plugin's model may raise anything
-        raise ProviderError.from_exception(model.model_id, error) from error
-
-
 class BatchEmbedder:
     """Embeds the batches of one run.
 
@@ -84,6 +52,7 @@ class BatchEmbedder:
         pause: ends a wait for the next attempt when it is set.
         on_wait: called every now and then while it waits, to say that the run is alive.
         dimensions: what every vector must have; None until the first batch has shown it.
+        key: the API key to call the model with; None for the model's own way to find one.
 
     Attributes:
         tokens: tokens the model has read so far, where it says so.
@@ -95,7 +64,10 @@ class BatchEmbedder:
         pause: threading.Event,
         dimensions: int | None,
         on_wait: Callable[[], None] = lambda: None,
+        *,
+        key: str | None = None,
     ) -> None:
+        self._key = key
         self.dimensions = dimensions
         self._on_wait = on_wait
         self.tokens = 0
@@ -126,10 +98,10 @@ class BatchEmbedder:
         for item, vector in zip(batch, answer.vectors, strict=True):
             yield item, vectors.encode(vector)
 
-    def _embed_with_retries(self, contents: list[str]) -> Batch:
+    def _embed_with_retries(self, contents: list[Item]) -> Batch:
         for attempt in range(RETRIES + 1):
             try:
-                answer = embed_items(self._model, contents, Kind.DOCUMENT)
+                answer = embed_items(self._model, contents, Kind.DOCUMENT, key=self._key)
             except ProviderError as error:
                 if not error.retryable:
                     raise
@@ -166,14 +138,15 @@ class BatchEmbedder:
 
 
 def cut_into_batches(
-    missing: list[MissingContent], model: EmbeddingModel
+    missing: list[MissingContent], model: EmbeddingModel, batch_size: int | None = None
 ) -> Iterator[list[MissingContent]]:
     """Cut a window into batches of texts of like length, which pad each other least.
 
     The batches come in a shuffled order: short ones first would promise an end that the
     long ones then put off. What has failed before comes last, by itself.
     """
-    size = min(BATCH_ITEMS, model.batch_size or BATCH_ITEMS)
+    size = batch_size or BATCH_ITEMS
+    size = min(size, model.batch_size or size)
     for again in (False, True):
         group = [item for item in missing if item.has_failed_before is again]
         group.sort(key=lambda item: item.reading.tokens)
@@ -181,16 +154,6 @@ def cut_into_batches(
         random.Random(0).shuffle(starts)
         for start in starts:
             yield group[start : start + size]
-
-
-def warnings_of(
-    reading: Reading, max_tokens: int | None
-) -> Iterator[tuple[EntryWarning, int, int]]:
-    """Yield (warning, tokens, tokens lost) for what a model cannot read of a text."""
-    if max_tokens is not None and reading.tokens > max_tokens:
-        yield EntryWarning.TRUNCATED, reading.tokens, reading.tokens - max_tokens
-    if reading.is_unreadable:
-        yield EntryWarning.UNREADABLE, reading.tokens, reading.unknown_tokens
 
 
 def first_line(error: BaseException) -> str:

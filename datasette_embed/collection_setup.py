@@ -10,9 +10,9 @@ from .database import sqlite3, write_transaction
 from .errors import ModelMismatchError, ProviderError, SourceError
 from .job_records import JobRecord, JobRecords
 from .models import EmbeddingModel
-from .records import CollectionRecord
+from .records import CollectionRecord, RowSource
 from .schema import ensure_schema
-from .sources import Source
+from .sources import SourceSpec
 from .store import Store
 
 
@@ -21,7 +21,7 @@ def ensure_collection(
     path: str,
     name: str,
     model: EmbeddingModel,
-    source: Source,
+    source: RowSource,
     *,
     store_content: bool = False,
 ) -> tuple[CollectionRecord, JobRecord]:
@@ -41,17 +41,16 @@ def ensure_collection(
         collection = store.find_collection(name)
         check_collection(collection, model, source)
         if collection is None or collection.source is None:
+            # What another tool has stored beside its vectors stays there.
+            has_contents = collection is not None and store.has_contents(collection.id)
+            known = collection and collection.dimensions
             collection = store.create_collection(
-                CollectionRecord(
-                    0,
+                CollectionRecord.new(
                     name,
-                    model.model_id,
-                    dimensions=collection.dimensions if collection else model.dimensions,
-                    metric=model.metric,
-                    fingerprint=model.fingerprint,
-                    source=source.spec.to_json(),
-                    # What another tool has stored beside its vectors stays there.
-                    store=store_content or bool(collection and store.has_contents(collection.id)),
+                    model,
+                    dimensions=known or model.dimensions,
+                    source=source.definition,
+                    store=store_content or (has_contents and source.definition is not None),
                 )
             )
         elif store_content and not collection.store:
@@ -63,16 +62,20 @@ def ensure_collection(
 
 
 def check_collection(
-    collection: CollectionRecord | None, model: EmbeddingModel, source: Source
+    collection: CollectionRecord | None, model: EmbeddingModel, source: RowSource
 ) -> None:
     """Refuse to mix two models, or two sources, in one collection.
 
     Raises:
-        ProviderError: the model takes no text.
+        ProviderError: the model does not take what the rows hold.
         ModelMismatchError: the collection belongs to another model.
         SourceError: it was made from something else.
+        OutdatedCollectionError: it was made with another version of the model, and not all
+            of it would be embedded again.
     """
-    if not model.supports_text:
+    if source.is_binary and not model.supports_binary:
+        raise ProviderError(model.model_id, "embeds text only, not binary data")
+    if not source.is_binary and not model.supports_text:
         raise ProviderError(model.model_id, "embeds binary data only, and rows are text")
     if collection is None:
         return
@@ -87,11 +90,13 @@ def check_collection(
             f"{collection.model_id} of {collection.dimensions} dimensions",
             f"{model.model_id} of {model.dimensions}",
         )
-    if collection.source and collection.source != source.spec.to_json():
-        made_from = type(source.spec).from_json(collection.source)
+    if collection.source and collection.source != source.definition:
+        made_from = SourceSpec.from_json(collection.source)
         raise SourceError(
             f"collection '{collection.name}'",
-            f"was made from something else ({made_from}). Give this one another name with "
-            f"--collection, or first delete '{collection.name}' with datasette embed "
-            "collections delete",
+            f"was made from something else ({made_from}). Give this one another name"
+            f"{' with --collection' if source.definition else ''}, or first delete "
+            f"'{collection.name}' with datasette embed collections delete",
         )
+    if source.definition is None:
+        collection.check_current(model)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
 # Datasette prefers pysqlite3 where it is installed; its exceptions are other classes
@@ -17,10 +18,22 @@ from datasette.utils.sqlite import sqlite3
 
 from .errors import SourceError
 
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+MEMORY = ":memory:"
+#: What a caller may keep collections in: sqlite-utils' object, a connection, a file's path.
+DatabaseLike: TypeAlias = "Database | sqlite3.Connection | str | Path"
+
 __all__ = [
+    "DatabaseLike",
+    "adopt_database",
+    "check_takes_writes",
     "check_writable",
+    "is_missing_file",
     "open_database",
     "quoted",
+    "read_snapshot",
     "sqlite3",
     "translated",
     "write_transaction",
@@ -61,9 +74,13 @@ def open_database(
         SourceError: a directory, a missing file, no SQLite database, no permission.
     """
     path = Path(path)
-    if path.is_dir():
+    try:
+        is_directory, is_there = path.is_dir(), path.exists()
+    except OSError as error:  # a name that is too long
+        raise SourceError(str(path), f"cannot be opened: {error.strerror}") from error
+    if is_directory:
         raise SourceError(str(path), "is a directory, not a SQLite file")
-    if not path.exists() and not create:
+    if not is_there and not create:
         raise SourceError(str(path), "no such file")
     mode = ("rwc" if create else "rw") if writable else "ro"
     with translated(path):
@@ -124,18 +141,98 @@ def check_writable(conn: sqlite3.Connection) -> None:
             conn.execute("rollback")
 
 
+def check_takes_writes(conn: sqlite3.Connection) -> None:
+    """Raise sqlite3.OperationalError if a collection cannot be written to now.
+
+    Unlike ``check_writable`` it leaves alone what the caller reads over this connection.
+    """
+    with write_transaction(conn):
+        conn.execute("update collections set id = id where 0")
+
+
+@contextmanager
+def read_snapshot(conn: sqlite3.Connection) -> Iterator[None]:
+    """Let everything the block reads be of one moment."""
+    if conn.in_transaction:
+        yield
+        return
+    conn.execute("begin")
+    try:
+        yield
+    finally:
+        conn.execute("rollback")
+
+
 @contextmanager
 def write_transaction(conn: sqlite3.Connection) -> Iterator[None]:
     """Run the block in one ``BEGIN IMMEDIATE`` transaction: all of it is kept, or nothing.
 
     IMMEDIATE takes the write lock before anything is read, so that two writers wait for
-    each other instead of failing half-way.
+    each other instead of failing half-way. Inside a transaction of the caller it is a
+    savepoint, and whether anything is kept stays the caller's decision.
     """
-    conn.execute("begin immediate")
+    if conn.in_transaction:
+        begin, end, undo = _SAVEPOINT
+    else:
+        begin, end, undo = "begin immediate", "commit", "rollback"
+    conn.execute(begin)
     try:
         yield
-        conn.execute("commit")
+        conn.execute(end)
     except BaseException:
+        # Some errors have ended the transaction already.
         if conn.in_transaction:
-            conn.execute("rollback")
+            for statement in undo.split(";"):
+                conn.execute(statement)
         raise
+
+
+_SAVEPOINT = (
+    "savepoint _embed_write",
+    "release _embed_write",
+    "rollback to _embed_write; release _embed_write",
+)
+
+
+def adopt_database(db: Any, *, create: bool) -> tuple[Database, str, bool]:
+    """Return a database, what to call it in errors, and whether it was opened here.
+
+    Args:
+        db: a ``DatabaseLike``, or None for one in memory.
+        create: make a file that is missing.
+
+    Raises:
+        SourceError: the file cannot be opened.
+        TypeError: it is nothing that could be a database.
+    """
+    import sqlite_utils
+
+    is_ours = db is None or isinstance(db, str | Path)
+    if isinstance(db, sqlite_utils.Database):
+        return db, _path_of(db.conn), False
+    if db is None or str(db) == MEMORY:
+        conn = sqlite3.connect(MEMORY, isolation_level=None, check_same_thread=False)
+    elif isinstance(db, str | Path):
+        try:
+            conn = open_database(db, writable=True, create=create)
+        except SourceError:
+            conn = open_database(db)  # it can be searched at least
+    elif hasattr(db, "execute") and hasattr(db, "total_changes"):
+        conn = db
+    else:
+        raise TypeError(
+            "db must be a sqlite_utils.Database, a sqlite3 connection, a path or None, "
+            f"not {type(db).__name__}"
+        )
+    # Neither plugins nor pragmas: the connection may be the caller's.
+    database = sqlite_utils.Database(conn, recursive_triggers=False, execute_plugins=False)
+    return database, _path_of(conn), is_ours
+
+
+def is_missing_file(db: Any) -> bool:
+    """Say whether this is the path of a file that is not there."""
+    return isinstance(db, str | Path) and str(db) != MEMORY and not Path(db).exists()
+
+
+def _path_of(conn: sqlite3.Connection) -> str:
+    return str(conn.execute("pragma database_list").fetchone()[2]) or "the database in memory"

@@ -172,12 +172,13 @@ class OutdatedCollectionError(EmbedError):
         reason: what is the matter with it.
     """
 
-    def __init__(self, collection: str, reason: str) -> None:
+    def __init__(self, collection: str, reason: str, *, can_sync: bool = True) -> None:
         self.collection = collection
         self.reason = reason
+        remedy = "Run datasette embed sync" if can_sync else "Delete it and embed it again"
         super().__init__(
             f"Collection '{collection}' {reason}: vectors of two versions cannot be compared. "
-            "Run datasette embed sync"
+            f"{remedy}"
         )
 
 

@@ -56,7 +56,7 @@ def find_problems(
         model = registry.find(record.model_id)
         if model is not None:
             try:
-                store.check_current(record, model)
+                record.check_current(model)
             except OutdatedCollectionError as error:
                 yield Problem(record.name, error.reason)
         else:
@@ -86,6 +86,9 @@ def _vector_problems(store: Store, record: CollectionRecord) -> Iterator[Problem
                     examples.setdefault(fault, []).append(str(entry_id))
     for fault, count in counts.most_common():
         yield Problem(record.name, fault, count, examples[fault])
+    without_text = store.count_without_text_id(record.id)
+    if without_text:
+        yield Problem(record.name, f"{without_text:,} of its ids are no text: no search finds them")
 
 
 def mark_for_repair(conn: sqlite3.Connection, record: CollectionRecord) -> int:

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from datasette import hookspec
+from pluggy import HookspecMarker
+
+hookspec = HookspecMarker("datasette")
 
 
 @hookspec

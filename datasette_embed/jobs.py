@@ -8,21 +8,12 @@ decided by content, not by a cursor, so a run may start over as often as it like
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from . import vectors
-from .batches import (
-    BatchEmbedder,
-    MissingContent,
-    Paused,
-    cut_into_batches,
-    first_line,
-    warnings_of,
-)
+from .batches import BatchEmbedder, Paused, cut_into_batches, first_line
 from .database import sqlite3, translated, write_transaction
 from .errors import (
     EmbedError,
@@ -31,14 +22,16 @@ from .errors import (
     UnreadableTextError,
 )
 from .job_records import Claim, Failure, JobCounts, JobRecord, JobRecords, JobStatus
-from .models import EmbeddingModel
-from .records import CollectionRecord, NewEntry, content_hash
-from .sources import Row, Source
+from .missing import KnownVectors, MissingContent, compare
+from .models import EmbeddingModel, read_items
+from .records import CollectionRecord, Refresh, Row, RowSource
 from .store import Store
 
 WINDOW_ROWS = 1_000
 #: So many items failing one after the other mean that something else is wrong.
 FAILURES_BEFORE_PAUSE = 25
+#: What a failure says in place of an id.
+NO_ID = "(a row without an id)"
 #: How long a batch waits to be written while another program is writing.
 BUSY_TIMEOUT_MS = 60_000
 
@@ -55,6 +48,8 @@ class JobRun:
         model: the collection's model.
         rows_total: rows of the source, for the progress.
         remove: delete entries whose row is gone or has become blank.
+        key: the API key to call the model with.
+        batch_size: most texts of one call and one transaction.
         report: called with the counts after every step.
         pause: set it to end the run in the state ``paused`` after the batch in flight.
     """
@@ -65,11 +60,13 @@ class JobRun:
         path: str,
         collection: CollectionRecord,
         job: JobRecord,
-        source: Source,
+        source: RowSource,
         model: EmbeddingModel,
         *,
         rows_total: int = 0,
         remove: bool = False,
+        key: str | None = None,
+        batch_size: int | None = None,
         report: Callable[[JobCounts], None] = lambda counts: None,
         pause: threading.Event | None = None,
     ) -> None:
@@ -86,7 +83,11 @@ class JobRun:
         self._remove = remove
         self.report = report
         self.pause = pause or threading.Event()
-        self._embedder = BatchEmbedder(model, self.pause, collection.dimensions, self._show_life)
+        self._batch_size = batch_size
+        self._known = KnownVectors(self._store, collection.id)
+        self._embedder = BatchEmbedder(
+            model, self.pause, collection.dimensions, self._show_life, key=key
+        )
         self.reason: str | None = None
         self._failures_in_a_row = 0
         self._failing: set[str] = set()
@@ -139,10 +140,6 @@ class JobRun:
     def _run(self, claim: Claim) -> None:
         self.conn.execute("drop table if exists temp._embed_seen")
         self.conn.execute("create temp table _embed_seen (id text primary key)")
-        self.conn.execute("drop table if exists temp._embed_replaced")
-        self.conn.execute(
-            "create temp table _embed_replaced (content_hash blob primary key, embedding blob)"
-        )
         for window in self.source.iter_windows(WINDOW_ROWS):
             self._run_window(claim, window)
         with write_transaction(self.conn):
@@ -166,15 +163,15 @@ class JobRun:
     # -- one window ----------------------------------------------------------------
 
     def _run_window(self, claim: Claim, window: list[Row]) -> None:
-        missing, to_store, blanked = self._compare(window)
+        missing, refreshes, blanked = self._compare(window)
         missing, failures = self._read(missing)
-        failures += [
-            Failure(self._id_for_failure(row), row.problem) for row in window if row.problem
-        ]
-        reused = self._find_reusable(missing)
+        failures += [Failure(row.entry_id or NO_ID, row.problem) for row in window if row.problem]
+        reused = self._known.find(
+            (item.content_hash for item in missing), self.collection.dimensions
+        )
         with write_transaction(self.conn):
-            self._keep_replaced(blanked + [i for item in missing for i in item.entry_ids])
-            self._store.write_contents(self.collection.id, to_store)
+            self._known.set_aside(blanked + [i for item in missing for i in item.entry_ids])
+            self._store.refresh_entries(self.collection.id, refreshes)
             for item in missing:
                 if item.content_hash in reused:
                     self._write(item, reused[item.content_hash])
@@ -185,7 +182,7 @@ class JobRun:
             self._records.checkpoint(claim, self.counts)
         self.report(self.counts)
         missing = [item for item in missing if item.content_hash not in reused]
-        for batch in cut_into_batches(missing, self.model):
+        for batch in cut_into_batches(missing, self.model, self._batch_size):
             if self.pause.is_set():
                 raise Paused
             self._run_batch(claim, batch)
@@ -194,13 +191,13 @@ class JobRun:
         """Return what the model can read, and a failure for each row it knows no word of."""
         readable: list[MissingContent] = []
         failures: list[Failure] = []
-        readings = self.model.read([item.content for item in missing])
+        readings = read_items(self.model, [item.content for item in missing])
         for item, reading in zip(missing, readings, strict=True):
             item.reading = reading
             try:
                 self.model.check_known(reading)
             except UnreadableTextError as error:
-                failures += item.failures(first_line(error))
+                failures += _failures_of(item, first_line(error))
             else:
                 readable.append(item)
         return readable, failures
@@ -215,87 +212,34 @@ class JobRun:
         with write_transaction(self.conn):
             self._records.checkpoint(self._claim, self.counts)
 
-    def _compare(
-        self, window: list[Row]
-    ) -> tuple[list[MissingContent], list[tuple[str, str]], list[str]]:
-        """Return what is missing (one item a distinct content), the contents to store, and
-        the entries whose row has become blank."""
-        ids = [row.entry_id for row in window if row.entry_id is not None]
-        states = self._store.find_states(self.collection.id, ids)
-        missing: dict[bytes, MissingContent] = {}
-        to_store: list[tuple[str, str]] = []
-        seen: list[tuple[str]] = []
-        blanked: list[str] = []
-        for row in window:
-            state = states.get(row.entry_id or "")
-            if row.is_blank:
-                self.counts.blank += 1
-                self.counts.rows_done += 1
-                blanked += [row.entry_id] if row.entry_id and state else []
-                continue
-            if row.entry_id is not None:
-                seen.append((row.entry_id,))
-            if row.problem or row.entry_id is None:
-                continue
-            digest = content_hash(row.content)
-            if state is None or not state.is_current(digest, self.collection.dimensions):
-                item = missing.setdefault(digest, MissingContent(row.content, digest, []))
-                item.entry_ids.append(row.entry_id)
-                item.has_failed_before |= (row.entry_id, digest) in self._known_failures
-                continue
-            self.counts.rows_done += 1
-            if self.collection.store and not state.has_content:
-                to_store.append((row.entry_id, row.content))
-                self.counts.refreshed += 1
-            else:
-                self.counts.unchanged += 1
+    def _compare(self, window: list[Row]) -> tuple[list[MissingContent], list[Refresh], list[str]]:
+        """Return what is missing (one item a distinct content), what to write beside vectors
+        that stay, and the entries whose row has become blank."""
+        blank = [row for row in window if row.is_blank]
+        blank_ids = [row.entry_id for row in blank if row.entry_id is not None]
+        self.counts.blank += len(blank)
+        filled = [row for row in window if not row.is_blank and row.entry_id is not None]
+        found = compare(
+            self._store,
+            self.collection,
+            self.model,
+            [row for row in filled if not row.problem],
+            store_content=self.collection.store,
+        )
+        for item in found.missing:
+            item.has_failed_before = any(
+                (entry_id, item.content_hash) in self._known_failures for entry_id in item.entry_ids
+            )
+        self.counts.unchanged += found.unchanged
+        self.counts.refreshed += len(found.refreshes)
+        self.counts.rows_done += len(blank) + found.unchanged + len(found.refreshes)
         if self._remove:
+            seen = [(row.entry_id,) for row in filled]
             self.conn.execute("begin")
             self.conn.executemany("insert or ignore into temp._embed_seen values (?)", seen)
             self.conn.execute("commit")
-        return list(missing.values()), to_store, blanked
-
-    def _id_for_failure(self, row: Row) -> str:
-        return row.entry_id if row.entry_id is not None else "(a row without an id)"
-
-    def _find_reusable(self, missing: Sequence[MissingContent]) -> dict[bytes, bytes]:
-        """Return vectors stored for the same content under another id, if they are sound."""
-        found = self._store.find_by_hashes(
-            self.collection.id, (item.content_hash for item in missing)
-        )
-        found.update(self._find_replaced([i for i in missing if i.content_hash not in found]))
-        dimensions = self.collection.dimensions
-        return {
-            digest: blob
-            for digest, blob in found.items()
-            if isinstance(blob, bytes)
-            and dimensions is not None
-            and len(blob) == 4 * dimensions
-            and vectors.is_usable(vectors.decode(blob))
-        }
-
-    def _keep_replaced(self, entry_ids: Sequence[str]) -> None:
-        """Set aside the vectors that are about to be replaced or deleted.
-
-        Their contents may only have moved to rows further down.
-        """
-        self.conn.execute(
-            "insert or ignore into temp._embed_replaced select content_hash, embedding"
-            " from embeddings where collection_id = ? and content_hash is not null"
-            " and id in (select value from json_each(?))",
-            (self.collection.id, json.dumps(entry_ids)),
-        )
-
-    def _find_replaced(self, missing: Sequence[MissingContent]) -> dict[bytes, bytes]:
-        found = {}
-        for item in missing:
-            row = self.conn.execute(
-                "select embedding from temp._embed_replaced where content_hash = ?",
-                (item.content_hash,),
-            ).fetchone()
-            if row:
-                found[item.content_hash] = row[0]
-        return found
+        blanked = list(self._store.find_states(self.collection.id, blank_ids))
+        return found.missing, found.refreshes, blanked
 
     # -- one batch -----------------------------------------------------------------
 
@@ -309,7 +253,7 @@ class JobRun:
                     embedded.append((item, outcome))
                     self._failures_in_a_row = 0
                 else:
-                    failures += item.failures(first_line(outcome))
+                    failures += _failures_of(item, first_line(outcome))
                     self._count_failure(item, outcome)
         except (Paused, EmbedError) as error:
             stopped = error  # but what has been paid for is kept
@@ -348,12 +292,10 @@ class JobRun:
             self.collection = replace(self.collection, dimensions=self._embedder.dimensions)
 
     def _write(self, item: MissingContent, blob: bytes) -> None:
-        warnings = tuple(warnings_of(item.reading, self.model.max_tokens))
-        content = item.content if self.collection.store else None
-        self._store.write_entries(
-            self.collection.id,
-            [
-                NewEntry(entry_id, blob, item.content_hash, content, warnings)
-                for entry_id in item.entry_ids
-            ],
-        )
+        entries = item.new_entries(blob, self.model, store=self.collection.store)
+        self._store.write_entries(self.collection.id, entries, keep_metadata=True)
+
+
+def _failures_of(item: MissingContent, message: str) -> list[Failure]:
+    """Return a failure for each of the rows that carry a content."""
+    return [Failure(entry_id, message, item.content_hash) for entry_id in item.entry_ids]

@@ -8,6 +8,7 @@ refuses at the door what a model must never hand over. No concrete model belongs
 from __future__ import annotations
 
 import inspect
+import os
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +17,13 @@ from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .errors import InvalidVectorError, ProviderError, UnreadableTextError
+from .errors import (
+    EmbedError,
+    InvalidVectorError,
+    MissingKeyError,
+    ProviderError,
+    UnreadableTextError,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,7 +93,9 @@ class EmbeddingModel(ABC):
         batch_size: most items per ``embed_batch`` call; None for no limit.
         max_tokens: longest text it reads; the rest of a longer one is cut. None: no limit.
         metric: how its vectors are compared, ``cosine`` or ``dot``.
+        key: API key to use when a call brings none; best left None, for it is everybody's.
         needs_key: name of the API key it needs, or None.
+        key_env_var: environment variable that may hold the key.
         price_per_million_tokens: US dollars; None when it costs nothing or is not known.
         revision: version of the weights, part of the fingerprint.
         is_local: whether it runs on this machine, so that timing a sample is free.
@@ -100,6 +109,7 @@ class EmbeddingModel(ABC):
     metric: str = "cosine"
     supports_text: bool = True
     supports_binary: bool = False
+    key: str | None = None
     needs_key: str | None = None
     key_env_var: str | None = None
     price_per_million_tokens: float | None = None
@@ -119,6 +129,21 @@ class EmbeddingModel(ABC):
     def fingerprint(self) -> str:
         """Name this model's vector space: the same fingerprint, the same vectors."""
         return f"{self.model_id}@{self.revision}" if self.revision else self.model_id
+
+    def get_key(self, explicit_key: str | None = None) -> str | None:
+        """Return the API key of a call: the one it brings, else the model's, else the
+        environment's. None for a model that needs none.
+
+        Raises:
+            MissingKeyError: it needs one and there is none.
+        """
+        if self.needs_key is None:
+            return None
+        from_environment = os.environ.get(self.key_env_var) if self.key_env_var else None
+        key = explicit_key or self.key or from_environment
+        if not key:
+            raise MissingKeyError(self.model_id, self.key_env_var)
+        return key
 
     def warm(self) -> None:  # noqa: B027
         """Load whatever the first call would have to load; a model that loads nothing need not."""
@@ -240,3 +265,29 @@ def call_embed_batch(
     accepted = {name: options[name] for name in options if takes_any or name in parameters}
     answer: Batch | Iterable[Sequence[float]] = model.embed_batch(items, **accepted)
     return answer
+
+
+def read_items(model: EmbeddingModel, items: Sequence[Item]) -> list[Reading]:
+    """Return how long each item is, and how much of it the model does not know.
+
+    Of bytes nothing is known, and nothing is held against them.
+    """
+    readings = iter(model.read([item for item in items if isinstance(item, str)]))
+    return [next(readings) if isinstance(item, str) else Reading(0) for item in items]
+
+
+def embed_items(
+    model: EmbeddingModel, items: Sequence[Item], kind: Kind, *, key: str | None = None
+) -> Batch:
+    """Call a model; whatever it raises is raised as an error of ours.
+
+    Raises:
+        ProviderError: the model failed; what it raised is the cause.
+        EmbedError: as ``EmbeddingModel.embed_checked``.
+    """
+    try:
+        return model.embed_checked(list(items), kind=kind, key=key)
+    except EmbedError:
+        raise
+    except Exception as error:  # a plugin's model may raise anything
+        raise ProviderError.from_exception(model.model_id, error) from error

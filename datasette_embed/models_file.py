@@ -1,16 +1,12 @@
 """The models file: what a user has registered with ``datasette embed models register``.
 
-Layer 2: imports ``settings`` and ``errors``. A JSON list in the user's folder, in the
-shape of plugin config ``models``. It is replaced whole, so that a reader never meets half
-of it; of two commands that change it at the same moment the last one wins. No model is
-built here.
+Layer 2: imports ``settings``, ``errors`` and ``user_files``. A JSON list in the user's
+folder, in the shape of plugin config ``models``. No model is built here.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +14,7 @@ from typing import Any
 
 from .errors import ConfigError, SourceError, UnknownModelError
 from .settings import MODELS_FILE_NAME, ModelEntry, models_file, parse_model_entry
+from .user_files import read_json, replace_text
 
 
 @dataclass(frozen=True)
@@ -44,14 +41,7 @@ def read_models_file() -> tuple[FileEntry, ...]:
         SourceError: the file cannot be read, or is no JSON list.
     """
     path = models_file()
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return ()
-    except (OSError, ValueError) as error:
-        raise SourceError(str(path), f"cannot be read as JSON ({error}); mend or remove it") from (
-            error
-        )
+    values = read_json(path, [])
     if not isinstance(values, list):
         raise SourceError(str(path), "is no JSON list of models; mend or remove it")
     return tuple(
@@ -114,17 +104,5 @@ def remove_model_entry(name: str) -> str:
 def _write(values: Iterable[Any]) -> Path:
     """Replace the models file in one step and return its path."""
     path = models_file()
-    text = json.dumps(list(values), indent=2) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise SourceError(str(path), f"cannot be written ({error})") from error
+    replace_text(path, json.dumps(list(values), indent=2) + "\n")
     return path

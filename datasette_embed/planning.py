@@ -10,11 +10,9 @@ import random
 import time
 from dataclasses import dataclass
 
-from .batches import embed_items
 from .errors import InvalidVectorError, ProviderError, SourceError
-from .models import EmbeddingModel, Kind
-from .records import CollectionRecord, EntryState, content_hash
-from .sources import Row, Source
+from .models import EmbeddingModel, Item, Kind, embed_items, read_items
+from .records import CollectionRecord, EntryState, Row, RowSource, entry_hash
 from .store import Store
 
 #: Texts whose tokens are counted, from which the rest is extrapolated.
@@ -36,7 +34,7 @@ class Plan:
         missing: rows to embed, because they are new or their text changed.
         contents: distinct texts among them: the items that reach the model, at most.
         unchanged: rows that are up to date.
-        to_store: up-to-date rows whose text is to be stored in addition.
+        to_store: up-to-date rows whose text or metadata is to be stored in addition.
         blank: rows without text.
         blanked: entries of those, made when they had text, which go.
         unusable: rows that hold something else than text.
@@ -73,7 +71,7 @@ class Plan:
 
 
 def make_plan(
-    source: Source,
+    source: RowSource,
     model: EmbeddingModel,
     store: Store | None,
     collection: CollectionRecord | None,
@@ -101,10 +99,10 @@ def make_plan(
     plan.contents = min(plan.missing, len(comparison.digests) + max(0, plan.missing - DIGEST_LIMIT))
     if store and collection:
         plan.removable = store.count(collection.id) - comparison.kept
-        if collection.source is None and plan.removable:
+        if collection.source is None and source.definition is not None and plan.removable:
             raise SourceError(
                 f"collection '{collection.name}'",
-                f"holds {plan.removable:,} entries that are no rows of {source.spec.name}: "
+                f"holds {plan.removable:,} entries that are no rows of {source.name}: "
                 "give this one another name with --collection",
             )
     _estimate(plan, comparison.sample, model)
@@ -124,9 +122,10 @@ class _Comparison:
     def __init__(
         self, model: EmbeddingModel, collection: CollectionRecord | None, store_content: bool
     ) -> None:
+        self._model = model
         self.plan = Plan()
         self.kept = 0
-        self.sample: list[str] = []
+        self.sample: list[Item] = []
         self.digests: set[bytes] = set()
         self._chooser = random.Random(0)
         self._dimensions = collection.dimensions if collection else None
@@ -151,10 +150,10 @@ class _Comparison:
                 plan.unusable += 1
                 plan.example_problem = plan.example_problem or row.problem
                 continue
-            digest = content_hash(row.content)
+            digest = entry_hash(row.content, self._model)
             if state and state.is_current(digest, self._dimensions) and not self._is_stale:
                 plan.unchanged += 1
-                plan.to_store += self._store_content and not state.has_content
+                plan.to_store += state.refresh(row, store=self._store_content) is not None
                 continue
             plan.missing += 1
             if plan.missing <= DIGEST_LIMIT:
@@ -162,7 +161,7 @@ class _Comparison:
             _add_to_sample(self.sample, row.content, plan.missing, self._chooser)
 
 
-def _add_to_sample(sample: list[str], content: str, seen: int, chooser: random.Random) -> None:
+def _add_to_sample(sample: list[Item], content: Item, seen: int, chooser: random.Random) -> None:
     """Keep a uniform sample of a stream (reservoir sampling, Vitter 1985, algorithm R)."""
     if len(sample) < TOKEN_SAMPLE:
         sample.append(content)
@@ -170,10 +169,10 @@ def _add_to_sample(sample: list[str], content: str, seen: int, chooser: random.R
         sample[place] = content
 
 
-def _estimate(plan: Plan, sample: list[str], model: EmbeddingModel) -> None:
+def _estimate(plan: Plan, sample: list[Item], model: EmbeddingModel) -> None:
     if not sample:
         return
-    readings = model.read(sample)
+    readings = read_items(model, sample)
     share = plan.missing / len(sample)
     plan.is_sampled = plan.missing > len(sample) or not model.counts_exactly
     limit = model.max_tokens

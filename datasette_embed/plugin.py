@@ -10,9 +10,13 @@ import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from datasette import hookimpl
+from pluggy import HookimplMarker
 
 from .hookspecs import add_hookspecs_when_loading
+
+# Datasette's own marker is this one; importing it would load Datasette into every tool
+# that knows this package as a plugin.
+hookimpl = HookimplMarker("datasette")
 
 if TYPE_CHECKING:
     import click

@@ -1,9 +1,9 @@
 """Registry: names of models -> the models themselves, resolved once.
 
-Layer 4: imports ``errors``, ``hookspecs``, ``models``, ``models_file``, ``providers`` and
-``settings``. Below this module models are passed as objects. Mistakes of a plugin's author
-are refused at registration, before anything is stored. Building a registry loads no weights
-and no heavy package.
+Layer 4: imports ``errors``, ``hookspecs``, ``llm_files``, ``models``, ``models_file``,
+``providers`` and ``settings``. Below this module models are passed as objects. Mistakes of
+a plugin's author are refused at registration, before anything is stored. Building a
+registry loads no weights and no heavy package.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import inspect
 import logging
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from .errors import (
     UnknownModelError,
 )
 from .hookspecs import add_hookspecs
+from .llm_files import ALIASES_FILE_NAME, read_aliases
 from .models import EmbeddingModel, Kind
 from .models_file import read_models_file
 from .providers.adapted import AdaptedModel
@@ -44,6 +45,10 @@ class RegisteredModel:
     model: EmbeddingModel
     aliases: tuple[str, ...]
 
+    def matches(self, query: str) -> bool:
+        """Say whether its id, class or an alias contains this, in any case of letters."""
+        return any(query.lower() in name.lower() for name in (*self.aliases, str(self.model)))
+
 
 class Registry:
     """The models that may be called, by id and by alias.
@@ -51,10 +56,12 @@ class Registry:
     Attributes:
         unavailable: name of a model, plugin or file -> why it cannot be used. A model in
             here may be registered too: it is then named, and refuses with that reason.
+        user_aliases: the aliases that were not registered but given by the user of LLM.
     """
 
     def __init__(self) -> None:
         self.unavailable: dict[str, str] = {}
+        self.user_aliases: set[str] = set()
         self._models: dict[str, RegisteredModel] = {}
         self._names: dict[str, EmbeddingModel] = {}
 
@@ -81,6 +88,28 @@ class Registry:
         self._models[model.model_id] = RegisteredModel(model, other_names)
         for name in (model.model_id, *other_names):
             self._names[name] = model
+
+    def add_user_aliases(self, aliases: Mapping[str, str]) -> None:
+        """Add the aliases whose target is registered; those of other models are passed over.
+
+        Args:
+            aliases: alias -> id or registered alias. A name that belongs to another model
+                keeps its meaning, and the alias is listed in ``unavailable``.
+        """
+        targets = {alias: self._names.get(target) for alias, target in aliases.items()}
+        for alias, model in targets.items():
+            holder = self._names.get(alias)
+            if model is None or holder is model or not alias.strip():
+                continue
+            if holder is not None:
+                self.unavailable[f"the alias {alias} in {ALIASES_FILE_NAME}"] = (
+                    f"the name belongs to {holder.model_id}"
+                )
+                continue
+            known = self._models[model.model_id]
+            self._models[model.model_id] = RegisteredModel(model, (*known.aliases, alias))
+            self._names[alias] = model
+            self.user_aliases.add(alias)
 
     def find(self, name: str) -> EmbeddingModel | None:
         """Return the model of this id or alias, or None."""
@@ -205,6 +234,7 @@ def _class_name(of: type) -> str:
 def build_registry(settings: Settings) -> Registry:
     """Return a registry of the bundled model, plugins' models and registered ones.
 
+    The aliases that LLM's user has set come last: they take no name from anybody.
     A source that fails is logged and listed in ``unavailable``; the others work.
     """
     registry = Registry()
@@ -224,6 +254,11 @@ def build_registry(settings: Settings) -> Registry:
             registry.unavailable[found.name] = found.reason or ""
     for entry in settings.models:
         _add_entry(registry, entry)
+    try:
+        registry.add_user_aliases(read_aliases())
+    except EmbedError as error:
+        logger.warning("LLM's aliases cannot be used: %s", error)
+        registry.unavailable[ALIASES_FILE_NAME] = str(error)
     return registry
 
 

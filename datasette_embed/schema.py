@@ -8,6 +8,7 @@ belongs here.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from datetime import UTC, datetime
 
@@ -109,6 +110,21 @@ create table _embed_failures (
    attempts integer not null,
    primary key (job_id, entry_id)
 );
+create table _embed_similarities (
+   table_name text primary key collate nocase,
+   collection_id integer not null,
+   collection text not null,
+   model text not null,
+   fingerprint text,
+   metric text not null,
+   number integer not null
+);
+create table _embed_similarity_entries (
+   table_name text not null collate nocase,
+   entry_id text not null,
+   digest blob not null,
+   primary key (table_name, entry_id)
+) without rowid;
 """
 
 #: Every table made here: not something to embed.
@@ -120,9 +136,12 @@ _BUMP = """
   insert into _embed_generations (collection_id, generation)
     select {row}.collection_id, 0 where typeof({row}.collection_id) = 'integer' and not exists (
       select 1 from _embed_generations where collection_id = {row}.collection_id);
-  update _embed_generations set generation = generation + 1
+  update _embed_generations set generation = generation + 1 + (random() & 16777215)
     where collection_id = {row}.collection_id;
 """
+# In steps nobody can foresee: two files, or one file made anew under the same name, must
+# not come to the same number with other vectors behind it.
+#
 # Not an upsert and not "insert or ignore": LLM writes with INSERT OR REPLACE, and SQLite
 # lets the outer statement's conflict rule override the one inside a trigger, which would
 # set the generation back to the start.
@@ -153,6 +172,9 @@ after delete on collections begin
   delete from _embed_collections where collection_id = old.id;
   delete from _embed_generations where collection_id = old.id;
   delete from _embed_warnings where collection_id = old.id;
+  delete from _embed_similarity_entries where table_name in (
+    select table_name from _embed_similarities where collection_id = old.id);
+  delete from _embed_similarities where collection_id = old.id;
 end""",
 }
 
@@ -188,12 +210,21 @@ def has_collections(conn: sqlite3.Connection) -> bool:
     )
 
 
+def has_latest_columns(conn: sqlite3.Connection) -> bool:
+    """Say whether LLM's table has every column of today; an old LLM's has not."""
+    return {"updated", "content_hash", "content_blob"} <= columns_of(conn, "embeddings")
+
+
 def has_our_tables(conn: sqlite3.Connection) -> bool:
     """Say whether the file has the tables we keep beside LLM's."""
     return has_table(conn, "_embed_collections")
 
 
-def refuse_foreign(conn: sqlite3.Connection, path: str) -> None:
+#: The way out for a file that has tables of these names of its own.
+SEPARATE_FILE = "keep the vectors in a separate file with --into embeddings.db"
+
+
+def refuse_foreign(conn: sqlite3.Connection, path: str, remedy: str = SEPARATE_FILE) -> None:
     """Refuse a file whose ``collections`` or ``embeddings`` table is somebody else's.
 
     Raises:
@@ -210,8 +241,7 @@ def refuse_foreign(conn: sqlite3.Connection, path: str) -> None:
         if is_alone or kind != "table" or not _NEEDED_COLUMNS[name] <= columns_of(conn, name):
             raise SourceError(
                 path,
-                f"already has a {kind} named '{name}' of its own, which is left alone: keep "
-                "the vectors in a separate file with --into embeddings.db",
+                f"already has a {kind} named '{name}' of its own, which is left alone: {remedy}",
             )
 
 
@@ -234,12 +264,23 @@ def ensure_schema(conn: sqlite3.Connection, path: str) -> None:
         if not has_collections(conn):
             _run_script(conn, _LLM_TABLES)
         _finish_llm_migrations(conn)
-        if not has_our_tables(conn):
-            _run_script(conn, _OUR_TABLES)
-        _record(conn, OUR_SET, ("m001_create_tables",))
-        for name in missing_triggers(conn):
-            conn.execute(f"drop trigger if exists {name}")
-            conn.execute(TRIGGERS[name])
+        for table in missing_tables(conn):
+            conn.execute(_statement(table))
+        _record(conn, OUR_SET, ("m001_create_tables", "m002_similarities"))
+        _restore_triggers(conn)
+
+
+def _restore_triggers(conn: sqlite3.Connection) -> None:
+    """Make the triggers that are not there, and take note that they were not."""
+    missing = missing_triggers(conn)
+    for name in missing:
+        conn.execute(f"drop trigger if exists {name}")
+        conn.execute(TRIGGERS[name])
+    if missing:
+        # Nobody counted what was written in the meantime.
+        conn.execute(
+            "update _embed_generations set generation = generation + 1 + (random() & 16777215)"
+        )
 
 
 def drop_unused_triggers(conn: sqlite3.Connection) -> None:
@@ -247,6 +288,14 @@ def drop_unused_triggers(conn: sqlite3.Connection) -> None:
     if not conn.execute("select 1 from collections limit 1").fetchone():
         for name in TRIGGERS:
             conn.execute(f"drop trigger if exists {name}")
+
+
+def missing_tables(conn: sqlite3.Connection) -> list[str]:
+    """Return the names of our tables that the file lacks.
+
+    An earlier version made fewer of them.
+    """
+    return [name for name in _table_names(_OUR_TABLES) if not has_table(conn, name)]
 
 
 def missing_triggers(conn: sqlite3.Connection) -> list[str]:
@@ -265,8 +314,8 @@ def missing_triggers(conn: sqlite3.Connection) -> list[str]:
 def _is_complete(conn: sqlite3.Connection) -> bool:
     return (
         has_collections(conn)
-        and {"updated", "content_hash", "content_blob"} <= columns_of(conn, "embeddings")
-        and has_our_tables(conn)
+        and has_latest_columns(conn)
+        and not missing_tables(conn)
         and not missing_triggers(conn)
         and set(_LLM_MIGRATIONS) <= _recorded(conn, LLM_SET)
     )
@@ -293,13 +342,41 @@ def _record(conn: sqlite3.Connection, migration_set: str, names: tuple[str, ...]
 def _finish_llm_migrations(conn: sqlite3.Connection) -> None:
     """Bring a file of an old LLM up to its latest schema, and record that."""
     columns = columns_of(conn, "embeddings")
+    done = _recorded(conn, LLM_SET)
     for name, kind in (("updated", "INTEGER"), ("content_hash", "BLOB"), ("content_blob", "BLOB")):
         if name not in columns:
             conn.execute(f"alter table embeddings add column {name} {kind}")
     conn.execute(
         "create index if not exists idx_embeddings_content_hash on embeddings (content_hash)"
     )
+    if "m004_store_content_hash" not in done:
+        _fill_in_hashes(conn)
     _record(conn, LLM_SET, _LLM_MIGRATIONS)
+
+
+def _fill_in_hashes(conn: sqlite3.Connection) -> None:
+    """Give entries stored with their text the hash that LLM's fourth migration gives them.
+
+    To those without it gives a made-up hash; here they stay without one.
+    """
+    rows = conn.execute(
+        "select rowid, content from embeddings where content is not null and content_hash is null"
+    )
+    hashes = [
+        (hashlib.md5(str(content).encode("utf-8"), usedforsecurity=False).digest(), rowid)
+        for rowid, content in rows.fetchall()
+    ]
+    conn.executemany("update embeddings set content_hash = ? where rowid = ?", hashes)
+
+
+def _table_names(script: str) -> list[str]:
+    return re.findall(r'create table "?(\w+)', script)
+
+
+def _statement(table: str) -> str:
+    """Return the statement that makes one of our tables."""
+    statements = _OUR_TABLES.split(";\n")
+    return next(text for text in statements if _table_names(text) == [table])
 
 
 def _run_script(conn: sqlite3.Connection, script: str) -> None:

@@ -18,6 +18,7 @@ from datasette.utils import tilde_encode
 from .database import quoted, sqlite3, translated
 from .errors import SourceError
 from .models import is_blank
+from .records import Row
 from .schema import OUR_TABLES
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
@@ -25,26 +26,6 @@ _PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 _SAMPLE_ROWS = 200
 #: Join of the columns without a template, the same as LLM's embed-multi.
 _SEPARATOR = " "
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a source.
-
-    Attributes:
-        entry_id: its id in the collection; None when the row cannot have one.
-        content: the text to embed; blank means there is nothing to embed.
-        problem: why this row cannot be embedded, or None.
-    """
-
-    entry_id: str | None
-    content: str
-    problem: str | None = None
-
-    @property
-    def is_blank(self) -> bool:
-        """Whether there is nothing to embed in this row."""
-        return self.problem is None and is_blank(self.content)
 
 
 @dataclass(frozen=True)
@@ -129,6 +110,24 @@ class Source:
         conn.text_factory = _decoded
         with translated(path):
             self._open(spec)
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What is stored with the collection, so that ``sync`` can read the rows again."""
+        return self.spec.to_json()
+
+    @property
+    def name(self) -> str:
+        """What to call the source in a sentence."""
+        return self.spec.name
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the contents are bytes, not texts."""
+        return False
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.spec}"
 
     # -- opening -------------------------------------------------------------------
 
@@ -336,7 +335,7 @@ class Source:
                 f" where {self._ids[0]} = ?",
                 (entry_id,),
             ).fetchone()
-        return self._row(record[:1], record[1:]).content if record else None
+        return str(self._row(record[:1], record[1:]).content) if record else None
 
     def _row(self, ids: tuple[Any, ...], values: tuple[Any, ...]) -> Row:
         entry_id = entry_id_of(ids)

@@ -76,6 +76,7 @@ def register(
     queries: QueryEmbeddings = PROCESS_QUERIES,
     limits: Callable[[], Limits] = Limits,
     find_time_limit: Callable[[], Callable[[], None] | None] | None = None,
+    widen_page_cache: bool = True,
 ) -> None:
     """Register every SQL function on a connection of sqlite3, pysqlite3 or sqlite-utils.
 
@@ -89,6 +90,7 @@ def register(
         limits: returns how long an uncached embed may take; without limit by default.
         find_time_limit: returns what renews the time limit of the query that is running,
             or None if it has none.
+        widen_page_cache: whether to; SQLite reads the file for it.
     """
     find_registry = (lambda: registry) if isinstance(registry, Registry) else registry
     embed = _embed_function(find_registry, queries, limits, find_time_limit)
@@ -100,7 +102,8 @@ def register(
         _create(conn, name, 2, new_function())
     for name, (number_of_arguments, aggregate) in AGGREGATES.items():
         conn.create_aggregate(name, number_of_arguments, aggregate)
-    _widen_page_cache(conn)
+    if widen_page_cache:
+        _widen_page_cache(conn)
 
 
 def _widen_page_cache(conn: sqlite3.Connection) -> None:

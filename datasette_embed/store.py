@@ -1,40 +1,35 @@
-"""Collections and their entries as rows of SQLite: read, write, what is up to date.
+"""Collections as rows of SQLite: made, found, described, deleted.
 
-Layer 5: imports ``errors``, ``database``, ``models``, ``records`` and ``schema``. A
-``Store`` knows one connection; nothing here embeds anything. Its writing methods run
-inside a transaction that the caller has opened.
+Layer 5: imports ``database``, ``entries``, ``errors``, ``models``, ``records`` and
+``schema``. A ``Store`` knows one connection; nothing here embeds anything. Its writing
+methods run inside a transaction that the caller has opened.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 from . import schema
-from .database import sqlite3
+from .database import check_writable, open_database, sqlite3, translated
+from .entries import Entries
 from .errors import (
     CollectionNotFoundError,
-    EntryNotFoundError,
     ModelMismatchError,
-    OutdatedCollectionError,
+    SourceError,
 )
-from .models import EmbeddingModel
-from .records import CollectionRecord, EntryState, EntryWarning, NewEntry, read_source
+from .records import CollectionRecord, read_source
+from .schema import SEPARATE_FILE
 
 
-class Store:
+class Store(Entries):
     """The collections of one SQLite file.
 
     Args:
         conn: a connection in autocommit mode (``database.open_database``).
     """
-
-    def __init__(self, conn: sqlite3.Connection) -> None:
-        self.conn = conn
-
-    # -- collections ---------------------------------------------------------------
 
     def list_collections(self) -> list[CollectionRecord]:
         """Return the file's collections by name; none for a file without our tables."""
@@ -166,23 +161,6 @@ class Store:
         )
         return int(left)
 
-    def check_current(self, collection: CollectionRecord, model: EmbeddingModel) -> None:
-        """Refuse to compare vectors of this model with those of another version of it.
-
-        Raises:
-            OutdatedCollectionError: the collection holds such vectors.
-        """
-        if collection.fingerprint not in (None, model.fingerprint):
-            raise OutdatedCollectionError(
-                collection.name,
-                f"was embedded with another version of its model ({collection.fingerprint}, "
-                f"now {model.fingerprint})",
-            )
-        if collection.is_rebuilding:
-            raise OutdatedCollectionError(
-                collection.name, "is only partly embedded with the new version of its model"
-            )
-
     def has_contents(self, collection_id: int) -> bool:
         """Say whether any entry of the collection has its content stored."""
         return bool(
@@ -206,12 +184,41 @@ class Store:
             (int(store), collection_id),
         )
 
+    def rename_collection(self, collection: CollectionRecord, name: str) -> CollectionRecord:
+        """Give a collection another name wherever its name is kept. Returns it as stored.
+
+        Raises:
+            SourceError: the name is blank or taken.
+        """
+        if not name.strip():
+            raise SourceError("the new name", "is blank")
+        if self.find_collection(name) is not None:
+            raise SourceError(f"collection '{name}'", "is there already: choose another name")
+        values = (name, collection.id)
+        self.conn.execute("update collections set name = ? where id = ?", values)
+        if schema.has_our_tables(self.conn):
+            for table, column in (("_embed_collections", "name"), ("_embed_jobs", "collection")):
+                self.conn.execute(
+                    f"update {table} set {column} = ? where collection_id = ?", values
+                )
+        return self.get_collection(name)
+
     def delete_collection(self, collection: CollectionRecord) -> int:
         """Delete a collection and everything kept for it. Returns how many entries went."""
         deleted = self.conn.execute(
             "delete from embeddings where collection_id = ?", (collection.id,)
         ).rowcount
         self.conn.execute("delete from collections where id = ?", (collection.id,))
+        if schema.has_table(self.conn, "_embed_similarities"):
+            # The table of pairs stays, as an ordinary one.
+            self.conn.execute(
+                "delete from _embed_similarity_entries where table_name in"
+                " (select table_name from _embed_similarities where collection_id = ?)",
+                (collection.id,),
+            )
+            self.conn.execute(
+                "delete from _embed_similarities where collection_id = ?", (collection.id,)
+            )
         if schema.has_our_tables(self.conn):
             self.conn.execute(
                 "delete from _embed_failures where job_id in"
@@ -228,154 +235,6 @@ class Store:
             schema.drop_unused_triggers(self.conn)
         return int(deleted)
 
-    # -- entries -------------------------------------------------------------------
-
-    def count(self, collection_id: int) -> int:
-        """Return the number of entries."""
-        row = self.conn.execute(
-            "select count(*) from embeddings where collection_id = ?", (collection_id,)
-        ).fetchone()
-        return int(row[0])
-
-    def find_states(self, collection_id: int, entry_ids: Sequence[str]) -> dict[str, EntryState]:
-        """Return what is stored under these ids; an id without an entry is absent."""
-        rows = self.conn.execute(
-            "select e.id, e.content_hash, e.content is not null,"
-            " case typeof(e.embedding) when 'blob' then length(e.embedding) end"
-            " from json_each(?) as wanted"
-            " cross join embeddings as e on e.collection_id = ? and e.id = wanted.value",
-            (json.dumps(entry_ids), collection_id),
-        )
-        return {row[0]: EntryState(row[1], bool(row[2]), row[3]) for row in rows}
-
-    def find_by_hashes(self, collection_id: int, hashes: Iterable[bytes]) -> dict[bytes, bytes]:
-        """Return ``content hash -> embedding`` for contents stored under any id."""
-        found: dict[bytes, bytes] = {}
-        for digest in hashes:
-            row = self.conn.execute(
-                "select embedding from embeddings where content_hash = ? and collection_id = ?"
-                " and embedding is not null limit 1",
-                (digest, collection_id),
-            ).fetchone()
-            if row:
-                found[digest] = row[0]
-        return found
-
-    def get_embedding(self, collection: CollectionRecord, entry_id: str) -> bytes:
-        """Return the stored blob of one entry; an empty one where no BLOB is stored.
-
-        Raises:
-            EntryNotFoundError: there is no entry of this id.
-        """
-        row = self.conn.execute(
-            "select embedding from embeddings where collection_id = ? and id = ?",
-            (collection.id, entry_id),
-        ).fetchone()
-        if row is None:
-            raise EntryNotFoundError(collection.name, entry_id)
-        return row[0] if isinstance(row[0], bytes) else b""
-
-    def iter_embeddings(
-        self, collection_id: int, window: int = 10_000
-    ) -> Iterator[list[tuple[str, Any]]]:
-        """Yield lists of (entry id, stored value) in the order of ids.
-
-        A value that is no BLOB (a damaged file) comes as it is.
-        """
-        last = ""
-        comparison = ">="
-        while rows := self.conn.execute(
-            f"select id, embedding from embeddings where collection_id = ? and id {comparison} ?"
-            " order by id limit ?",
-            (collection_id, last, window),
-        ).fetchall():
-            yield rows
-            last, comparison = rows[-1][0], ">"
-
-    def find_contents(self, collection_id: int, entry_ids: Sequence[str]) -> dict[str, str]:
-        """Return the stored content of these entries, where it is stored."""
-        rows = self.conn.execute(
-            "select e.id, e.content from json_each(?) as wanted cross join embeddings as e"
-            " on e.collection_id = ? and e.id = wanted.value where e.content is not null",
-            (json.dumps(entry_ids), collection_id),
-        )
-        return dict(rows.fetchall())
-
-    def write_entries(self, collection_id: int, entries: Sequence[NewEntry]) -> None:
-        """Write entries, replacing those of the same id; metadata of an entry is kept."""
-        updated = int(time.time())
-        self.conn.executemany(
-            "insert into embeddings (collection_id, id, embedding, content, content_hash, updated)"
-            " values (?, ?, ?, ?, ?, ?) on conflict (collection_id, id) do update set"
-            " embedding = excluded.embedding, content = excluded.content, content_blob = null,"
-            " content_hash = excluded.content_hash, updated = excluded.updated",
-            [
-                (collection_id, e.entry_id, e.embedding, e.content, e.content_hash, updated)
-                for e in entries
-            ],
-        )
-        self.conn.execute(
-            "delete from _embed_warnings where collection_id = ?"
-            " and entry_id in (select value from json_each(?))",
-            (collection_id, json.dumps([e.entry_id for e in entries])),
-        )
-        self.conn.executemany(
-            "insert into _embed_warnings (collection_id, entry_id, warning, tokens, tokens_lost)"
-            " values (?, ?, ?, ?, ?)",
-            [
-                (collection_id, e.entry_id, warning.value, tokens, lost)
-                for e in entries
-                for warning, tokens, lost in e.warnings
-            ],
-        )
-
-    def write_contents(self, collection_id: int, contents: Sequence[tuple[str, str]]) -> None:
-        """Set the stored content of (entry id, content) pairs; the vectors stay."""
-        updated = int(time.time())
-        self.conn.executemany(
-            "update embeddings set content = ?, updated = ? where collection_id = ? and id = ?",
-            [(content, updated, collection_id, entry_id) for entry_id, content in contents],
-        )
-
-    def forget_hashes(self, collection_id: int, entry_ids: Sequence[str]) -> None:
-        """Make these entries out of date, whatever their content."""
-        self.conn.executemany(
-            "update embeddings set content_hash = null where collection_id = ? and id = ?",
-            [(collection_id, entry_id) for entry_id in entry_ids],
-        )
-
-    def delete_entries(self, collection_id: int, entry_ids: Sequence[str]) -> int:
-        """Delete these entries. Returns how many there were."""
-        return int(
-            self.conn.execute(
-                "delete from embeddings where collection_id = ?"
-                " and id in (select value from json_each(?))",
-                (collection_id, json.dumps(entry_ids)),
-            ).rowcount
-        )
-
-    def count_warnings(self, collection_id: int) -> dict[EntryWarning, int]:
-        """Return how many entries carry each warning."""
-        if not schema.has_our_tables(self.conn):
-            return {}
-        rows = self.conn.execute(
-            "select warning, count(*) from _embed_warnings where collection_id = ? group by 1",
-            (collection_id,),
-        )
-        known = {warning.value for warning in EntryWarning}
-        return {EntryWarning(name): count for name, count in rows if name in known}
-
-    def list_warnings(
-        self, collection_id: int, warning: EntryWarning, limit: int
-    ) -> list[tuple[str, int, int]]:
-        """Return (entry id, tokens, tokens lost), those that lose most first."""
-        rows = self.conn.execute(
-            "select entry_id, tokens, tokens_lost from _embed_warnings where collection_id = ?"
-            " and warning = ? order by tokens_lost desc, entry_id limit ?",
-            (collection_id, warning.value, limit),
-        )
-        return [(entry_id, tokens, lost) for entry_id, tokens, lost in rows]
-
     def generation(self, collection_id: int) -> int | None:
         """Return the number that grows with every change; None in a file without triggers."""
         if not schema.has_table(self.conn, "_embed_generations"):
@@ -384,3 +243,26 @@ class Store:
             "select generation from _embed_generations where collection_id = ?", (collection_id,)
         ).fetchone()
         return row[0] if row else None
+
+
+@contextmanager
+def existing(path: str, remedy: str = SEPARATE_FILE) -> Iterator[sqlite3.Connection | None]:
+    """Open the file that vectors go to, if it is there, and make sure it takes them.
+
+    A file that is locked, read-only or somebody else's says so here, before any work.
+
+    Args:
+        remedy: what to do when the file has tables of somebody else's in the place of ours.
+
+    Raises:
+        SourceError: it cannot be used, or its folder does not exist.
+    """
+    if not Path(path).exists():
+        if not Path(path).absolute().parent.is_dir():
+            raise SourceError(path, "its folder does not exist")
+        yield None
+        return
+    with closing(open_database(path, writable=True)) as conn, translated(path):
+        schema.refuse_foreign(conn, path, remedy)
+        check_writable(conn)
+        yield conn

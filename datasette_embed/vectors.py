@@ -1,6 +1,6 @@
 """Vectors: bytes to float32 and back, cosine, dot and l2, average, the best k.
 
-Layer 1: imports ``errors``. Everything the package calculates with numbers is here,
+Layer 1: imports ``errors`` and ``kernels``. Everything the package calculates with numbers is here,
 on blobs (little-endian float32) and on float32 arrays of shape ``(n, dimensions)``.
 What an SQL value may be (NULL, JSON text) is the concern of ``sql_vectors``.
 
@@ -10,14 +10,12 @@ No SQL and no models belong here.
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
-from math import inf, nan, sqrt
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from math import inf, nan
+from typing import TYPE_CHECKING, Any
 
 from .errors import DimensionMismatchError, InvalidVectorError
+from .kernels import FLOAT32, Kernels, kernels, numkong_kernels, numpy_kernels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,11 +24,13 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 __all__ = [
+    "FLOAT32",
     "Kernels",
     "as_vectors",
     "average",
     "best_k",
     "blob_is_usable",
+    "contenders",
     "cosine",
     "cosine_scores",
     "decode",
@@ -40,6 +40,7 @@ __all__ = [
     "is_usable",
     "kernels",
     "l2",
+    "longest",
     "normalize",
     "numkong_kernels",
     "numpy_kernels",
@@ -47,8 +48,6 @@ __all__ = [
 
 #: Bytes of one float32.
 ITEM_SIZE = 4
-#: The name numkong has for the elements of a blob.
-FLOAT32 = "f32"
 
 
 # Blobs and arrays
@@ -175,86 +174,6 @@ def is_usable(vector: ArrayLike) -> bool:
 # Two blobs
 
 
-class Kernels(NamedTuple):
-    """Three functions of two blobs of equal length, called as ``kernel(a, b, FLOAT32)``.
-
-    Each returns a float, summed in float64, and raises TypeError for what is no blob and
-    ValueError for two lengths. NaN or infinity in a vector gives NaN or infinity.
-    They do not look at lengths that are no multiple of 4; callers do.
-    """
-
-    name: str
-    #: 1 - cosine, in [0, 2]; exactly 0 or 1 when a vector is zero.
-    angular: Callable[[Any, Any, str], float]
-    dot: Callable[[Any, Any, str], float]
-    euclidean: Callable[[Any, Any, str], float]
-
-
-@lru_cache(maxsize=1)
-def kernels() -> Kernels:
-    """Return numkong's kernels where its wheel is installed and sound, else numpy's."""
-    return numkong_kernels() or numpy_kernels()
-
-
-def numkong_kernels() -> Kernels | None:
-    """Return numkong's kernels, or None if they are absent or do not do what we rely on.
-
-    numkong reads ``bytes`` as float32 without a copy when told the dtype. A version that
-    took the number of bytes for the number of floats would read beyond the blob, so the
-    probe hands it the start of a longer buffer, in which that is harmless and visible.
-    """
-    try:
-        numkong = importlib.import_module("numkong")
-        found = Kernels("numkong", numkong.angular, numkong.dot, numkong.euclidean)
-    except (ImportError, AttributeError):
-        return None
-    if sys.byteorder != "little":  # blobs are little-endian, the kernels native
-        return None
-    import numpy as np
-
-    # 1e-30: summed in float32 the squares would vanish.
-    buffer = np.array([[3e-30, 4e-30], [4e-30, 3e-30]] + [[1, 9]] * 6, dtype="<f4").tobytes()
-    a, b = memoryview(buffer)[:8], memoryview(buffer)[8:16]
-    try:
-        answers = [found.angular(a, b, FLOAT32), found.dot(a, b, FLOAT32) * 1e60]
-        answers.append(found.euclidean(a, b, FLOAT32) * 1e30)
-    except (TypeError, ValueError):
-        return None
-    expected = (0.04, 24.0, sqrt(2.0))
-    sound = all(abs(x - y) < 1e-5 for x, y in zip(answers, expected, strict=True))
-    return found if sound else None
-
-
-def numpy_kernels() -> Kernels:
-    """Return the same kernels in numpy, some ten times slower."""
-    import numpy as np
-
-    def pair(a: Any, b: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        with np.errstate(invalid="ignore"):  # a signalling NaN is no reason to warn
-            first = np.frombuffer(a, dtype="<f4").astype(np.float64)
-            second = np.frombuffer(b, dtype="<f4").astype(np.float64)
-        if first.size != second.size:
-            raise ValueError("Vector dimensions don't match")
-        return first, second
-
-    def angular(a: Any, b: Any, _dtype: str) -> float:
-        first, second = pair(a, b)
-        product = sqrt(float(first.dot(first))) * sqrt(float(second.dot(second)))
-        return 1.0 - float(first.dot(second)) / product if product else 1.0
-
-    def dot(a: Any, b: Any, _dtype: str) -> float:
-        first, second = pair(a, b)
-        return float(first.dot(second))
-
-    def euclidean(a: Any, b: Any, _dtype: str) -> float:
-        first, second = pair(a, b)
-        with np.errstate(invalid="ignore"):
-            difference = first - second
-        return sqrt(float(difference.dot(difference)))
-
-    return Kernels("numpy", angular, dot, euclidean)
-
-
 def blob_is_usable(blob: bytes) -> bool:
     """Return whether a blob holds a vector that is finite and not zero."""
     if not blob or len(blob) % ITEM_SIZE:
@@ -337,7 +256,12 @@ def dot_scores(vectors: Vectors, query_vector: Vectors) -> Vectors:
     if vectors.shape[1] != len(query_vector):
         raise DimensionMismatchError(vectors.shape[1], len(query_vector))
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.asarray(vectors @ np.asarray(query_vector, dtype=np.float32))
+        scores = np.asarray(vectors @ np.asarray(query_vector, dtype=np.float32))
+        overflown = ~np.isfinite(scores)
+        if overflown.any():
+            rows = vectors[overflown].astype(np.float64)
+            scores[overflown] = rows @ np.asarray(query_vector, dtype=np.float64)
+    return scores
 
 
 def cosine_scores(vectors: Vectors, query_vector: Vectors) -> Vectors:
@@ -382,6 +306,30 @@ def best_k(scores: Vectors, k: int, ids: Sequence[Any] | None = None) -> NDArray
         return candidates[order][:k]
     positions = sorted(candidates.tolist(), key=lambda at: (-float(scores[at]), ids[at]))
     return np.array(positions[:k], dtype=np.intp)
+
+
+def contenders(scores: Vectors, k: int, tolerance: float) -> NDArray[np.intp]:
+    """Return the positions that may be among the k best when scores err by ``tolerance``.
+
+    In no order; at least the k best, and all within twice the tolerance below the k-th.
+    NaN is passed over. ``k`` is at least 1.
+    """
+    import numpy as np
+
+    candidates = np.flatnonzero(~np.isnan(scores))
+    if len(candidates) <= k:
+        return candidates
+    ranked = scores[candidates]
+    worst = np.partition(ranked, len(ranked) - k)[len(ranked) - k]
+    kept: NDArray[np.intp] = candidates[ranked >= worst - 2 * tolerance]
+    return kept
+
+
+def longest(vectors: Vectors) -> float:
+    """Return the length of the longest finite row, 0.0 when there is none."""
+    import numpy as np
+
+    return float(np.nanmax(_norms(vectors), initial=0.0))
 
 
 def average(vectors: Vectors) -> Vectors:

@@ -25,6 +25,9 @@ def user_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     """A user folder of the test's own, and nothing remembered from other tests."""
     directory = tmp_path / "user"
     monkeypatch.setenv("DATASETTE_EMBED_USER_PATH", str(directory))
+    monkeypatch.setenv("LLM_USER_PATH", str(tmp_path / "llm"))
+    for name in ("LLM_EMBEDDING_MODEL", "LLM_EMBEDDINGS_DB"):
+        monkeypatch.delenv(name, raising=False)
     registry_module.forget_registries()
     PROCESS_QUERIES.clear()
     yield directory

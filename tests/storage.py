@@ -18,7 +18,8 @@ from datasette_embed.database import open_database, sqlite3
 from datasette_embed.job_records import JobCounts, JobRecord, JobStatus
 from datasette_embed.jobs import JobRun
 from datasette_embed.models import EmbeddingModel
-from datasette_embed.sources import Row, Source, SourceSpec
+from datasette_embed.records import Row
+from datasette_embed.sources import Source, SourceSpec
 from tests.fakes import vector_of
 
 

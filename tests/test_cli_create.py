@@ -463,21 +463,6 @@ def test_sync_that_would_empty_a_collection_asks(db, counting_model, monkeypatch
     assert stored(db) == {}
 
 
-@pytest.mark.parametrize("stdin", ["<&-", "</dev/null"])
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
-def test_sync_stdin_closed_or_empty_one_line(db, counting_model, stdin):
-    """Under a timer there is nobody to ask, and no traceback."""
-    embed("create", db, "docs", "--model", "count")
-    script = "from datasette.cli import cli; cli()"
-    command = shlex.join([sys.executable, "-c", script, "embed", "collections", "delete"])
-    command += f" {shlex.quote(str(db))} docs {stdin}"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.startswith("Error: collection 'docs': nothing was changed")
-    assert done.stderr.count("\n") == 1
-    assert stored(db) == expected(ROWS)
-
-
 SLOW = """
 import sys, time
 from datasette import hookimpl

@@ -1,10 +1,14 @@
-"""``models``: list, register, remove."""
+"""``models``: list, default, alias, register, remove."""
 
 from __future__ import annotations
 
 import json
 
+import pytest
+
 from datasette_embed.registry import forget_registries
+from tests.conftest import ModelsPlugin
+from tests.fakes import LlmStyleModel
 from tests.storage import embed, refused
 
 BUNDLED = "sentence-transformers/all-MiniLM-L6-v2"
@@ -12,11 +16,14 @@ BUNDLED = "sentence-transformers/all-MiniLM-L6-v2"
 
 def test_models_list_names_every_model(counting_model):
     """Ids with their aliases; JSON for programs."""
-    said = embed("models", "list")
-    assert any(line.split()[:2] == ["counting", "count"] for line in said.stdout.splitlines())
+    lines = embed("models", "list").stdout.splitlines()
+    assert "CountingModel: counting (aliases: count)" in lines
+    assert f"BundledModel: {BUNDLED} (aliases: minilm, default)" in lines
+    assert embed("models").stdout.splitlines() == lines
     found = {entry["id"]: entry for entry in json.loads(embed("models", "list", "--json").stdout)}
     assert found["counting"] == {
         "id": "counting",
+        "class": "CountingModel",
         "aliases": ["count"],
         "dimensions": 8,
         "max_tokens": None,
@@ -87,3 +94,109 @@ def test_models_list_bad_entry_said_and_removed(user_directory):
     forget_registries()
     said = embed("models", "list")
     assert "a/b" not in said.stderr + said.stdout
+
+
+@pytest.fixture
+def llm_folder(tmp_path):
+    """LLM's folder of this test; it does not exist yet."""
+    return tmp_path / "llm"
+
+
+def test_models_list_queries_all_must_match(counting_model):
+    """A part of the class, the id or an alias, in any case."""
+    for queries in (["-q", "COUNT"], ["-q", "countingmodel", "-q", "ount"]):
+        said = embed("models", "list", *queries)
+        assert said.stdout == "CountingModel: counting (aliases: count)\n"
+    assert embed("models", "list", "-q", "count", "--query", "minilm").stdout == ""
+    assert json.loads(embed("models", "-q", "nope", "--json").stdout) == []
+
+
+def test_models_list_class_of_a_plugin_for_llm_is_its_own(add_plugin):
+    """Not that of what adapts it."""
+    add_plugin(ModelsPlugin((LlmStyleModel, None)))
+    assert "LlmStyleModel: llm-style" in embed("models", "list").stdout.splitlines()
+    (found,) = json.loads(embed("models", "list", "-q", "llm-style", "--json").stdout)
+    assert found["class"] == "LlmStyleModel"
+
+
+def test_models_default_shown_set_and_removed(counting_model, llm_folder):
+    """As LLM prints and keeps it; showing it makes nothing."""
+    said = embed("models", "default")
+    assert (said.stdout, said.stderr.splitlines()) == (
+        "",
+        ["<No default embedding model set>", f"Without one it is {BUNDLED}"],
+    )
+    embed("models", "default", "--remove-default")
+    assert not llm_folder.exists()
+    said = embed("models", "default", "count")
+    assert (said.stdout, said.stderr) == ("", "")
+    assert (llm_folder / "default_embedding_model.txt").read_text("utf-8") == "counting"
+    assert embed("models", "default").stdout == "counting\n"
+    error = refused("models", "default", "nope")
+    assert error.startswith("Unknown model: nope. Known models: counting (count)")
+    refused("models", "default", "count", "--remove-default", code=2)
+    assert embed("models", "default").stdout == "counting\n"
+    embed("models", "default", "--remove-default")
+    assert list(llm_folder.iterdir()) == []
+
+
+def test_models_default_of_llm_not_registered_here_is_said(llm_folder):
+    """It is data all the same."""
+    llm_folder.mkdir()
+    (llm_folder / "default_embedding_model.txt").write_text("clip", "utf-8")
+    said = embed("models", "default")
+    assert said.stdout == "clip\n"
+    assert "clip is not registered here: datasette embed models default minilm" in said.stderr
+
+
+def test_models_alias_written_listed_and_removed(counting_model, llm_folder):
+    """Into LLM's file, beside the aliases of chat models."""
+    llm_folder.mkdir()
+    path = llm_folder / "aliases.json"
+    path.write_text('{"fast": "gpt-5"}', "utf-8")
+    said = embed("models", "alias", "mine", "count")
+    assert (said.stdout, said.stderr) == ("", f"'mine' names counting, by {path}\n")
+    assert json.loads(path.read_text("utf-8")) == {"fast": "gpt-5", "mine": "counting"}
+    forget_registries()
+    assert "CountingModel: counting (aliases: count, mine)" in embed("models").stdout
+    said = embed("models", "alias", "mine", "minilm")
+    assert said.stderr.splitlines()[1:] == ["It named counting before."]
+    said = embed("models", "alias", "mine", "--remove")
+    assert said.stderr == f"Removed the alias 'mine' of {BUNDLED} from {path}\n"
+    assert json.loads(path.read_text("utf-8")) == {"fast": "gpt-5"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("minilm", "count"), f"The name 'minilm' belongs to {BUNDLED}"),
+        ((BUNDLED, "count"), f"The name '{BUNDLED}' belongs to {BUNDLED}"),
+        (("mine", "nope"), "Unknown model: nope. Known models: "),
+        (("mine", "--remove"), "has no alias 'mine'. Its aliases: none"),
+    ],
+)
+def test_models_alias_refused_nothing_written(counting_model, llm_folder, arguments, words):
+    """A registered name keeps its meaning."""
+    assert words in refused("models", "alias", *arguments)
+    assert not llm_folder.exists()
+
+
+def test_models_alias_wrong_usage_exit_code_2(counting_model, llm_folder):
+    """A model is needed, unless the alias goes."""
+    assert "Missing argument 'MODEL'" in refused("models", "alias", "mine", code=2)
+    refused("models", "alias", "mine", "count", "--remove", code=2)
+    assert "is blank" in refused("models", "alias", " ", "count", code=2)
+    said = embed("models", "alias", "count", "counting")
+    assert said.stderr == "'count' names counting already\n"
+    assert not llm_folder.exists()
+
+
+def test_models_damaged_aliases_said_and_left_alone(counting_model, llm_folder):
+    """The models are there; the file is for a person to mend."""
+    llm_folder.mkdir()
+    path = llm_folder / "aliases.json"
+    path.write_text("{", "utf-8")
+    said = embed("models", "list")
+    assert "CountingModel: counting (aliases: count)" in said.stdout
+    assert f"aliases.json is unavailable: {path}: cannot be read as JSON" in said.stderr
+    assert "cannot be read as JSON" in refused("models", "alias", "m", "count", files=[path])

@@ -1,4 +1,4 @@
-"""``search`` and ``similar``: data on stdout, talk on stderr."""
+"""``search``: data on stdout, talk on stderr."""
 
 from __future__ import annotations
 
@@ -55,13 +55,6 @@ def test_search_table_on_stdout_nothing_on_stderr(db):
     assert said.stderr == ""
 
 
-def test_similar_json_without_itself_and_no_model_call(db, counting_model):
-    """An entry's own vector is in the table."""
-    found = json.loads(embed("similar", db, "docs", "3", "-n", "99", "--json").stdout)
-    assert [hit["id"] for hit in found] == [i for i, _, _ in ranking(vector_of(ROWS[3][1]), "3")]
-    assert counting_model.calls == []
-
-
 def test_search_text_stored_wins_and_gone_rows_are_shown_without(db):
     """The stored text is shown where it is stored; a gone table is said, not fatal."""
     execute(db, "update embeddings set content = 'stored' where id = '5'")
@@ -96,9 +89,6 @@ def test_search_damaged_vectors_counted_others_found(db):
     said = embed("search", db, "docs", "x", "-n", "99", "--json")
     assert {hit["id"] for hit in json.loads(said.stdout)} == {"5", "7", "8", "9", "10", "11"}
     assert f"6 rows left out: no usable vector. Which: datasette embed check {db}" in said.stderr
-    for entry_id in ("0", "1", "2", "3", "4", "6"):
-        error = refused("similar", db, "docs", entry_id, files=[db])
-        assert error.startswith(f"entry '{entry_id}': its stored vector cannot be used: ")
 
 
 @pytest.mark.parametrize(
@@ -108,10 +98,8 @@ def test_search_damaged_vectors_counted_others_found(db):
             ("search", "nope", "x"),
             "Collection 'nope' does not exist. Collections in this file: doc",
         ),
-        (("similar", "nope", "x"), "Collection 'nope' does not exist"),
         (("search", "docs", " "), "the text to search for: is empty"),
         (("search", "docs", "ä ö"), "counting: does not know a single word of this text"),
-        (("similar", "docs", "99"), "Collection 'docs' has no entry with the id '99'"),
     ],
 )
 def test_search_bad_input_one_line(db, arguments, words):
@@ -120,19 +108,33 @@ def test_search_bad_input_one_line(db, arguments, words):
     assert words in refused(command, db, *rest, files=[db])
 
 
-@pytest.mark.parametrize("number", ["0", "-1", "many"])
-@pytest.mark.parametrize("command", ["search", "similar"])
-def test_search_bad_number_exit_code_2(db, command, number):
-    """Nothing is no number of neighbours."""
-    assert "Invalid value for '-n'" in refused(command, db, "docs", "1", "-n", number, code=2)
+@pytest.mark.parametrize("number", ["-1", "many"])
+def test_search_bad_number_exit_code_2(db, number):
+    """Less than nothing is no number of neighbours."""
+    assert "Invalid value for '-n'" in refused("search", db, "docs", "1", "-n", number, code=2)
 
 
-def test_search_model_not_registered_similar_still_works(db):
-    """Words need the model; the stored vectors do not."""
+def test_search_none_wanted_none_found(db, counting_model):
+    """Nothing is printed, and the model is not called."""
+    said = embed("search", db, "docs", "x", "-n", "0", "--json")
+    assert (json.loads(said.stdout), said.stderr, counting_model.calls) == ([], "", [])
+
+
+def test_search_prefix_is_exact(db):
+    """Only ids that begin so; the best of those."""
+    found = json.loads(embed("search", db, "docs", "x", "--prefix", "1", "--json").stdout)
+    expected = [i for i, _, _ in ranking(vector_of("x", Kind.QUERY)) if i in ("1", "10", "11")]
+    assert [hit["id"] for hit in found] == expected
+    said = embed("search", db, "docs", "x", "--prefix", "%", "--json")
+    assert json.loads(said.stdout) == []
+    assert said.stderr == "No other entry of 'docs' has an id that begins with '%'\n"
+
+
+def test_search_model_not_registered_one_line(db):
+    """Words need the model."""
     execute(db, "update collections set model = 'gone'", "update _embed_collections set model = ''")
     error = refused("search", db, "docs", "x", files=[db])
     assert error.startswith("Unknown model: gone. Known models: counting (count)")
-    assert len(json.loads(embed("similar", db, "docs", "1", "--json").stdout)) == 10
 
 
 def test_search_model_takes_no_text_one_line(db, counting_model):
@@ -145,12 +147,10 @@ def test_search_foreign_or_no_file_refused(tmp_path):
     """Somebody else's tables are named as such, a missing file stays missing."""
     path = make_docs(tmp_path / "b.db", ROWS)
     execute(path, "create table collections (id integer primary key, title text)")
-    for command in ("search", "similar"):
-        error = refused(command, path, "docs", "x", files=[path])
-        assert "already has a table named 'collections' of its own" in error
+    error = refused("search", path, "docs", "x", files=[path])
+    assert "already has a table named 'collections' of its own" in error
     gone = tmp_path / "gone.db"
     assert refused("search", gone, "docs", "x") == f"{gone}: no such file"
-    assert refused("similar", gone, "docs", "1") == f"{gone}: no such file"
     assert not gone.exists()
 
 

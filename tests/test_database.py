@@ -8,9 +8,12 @@ import pytest
 
 from datasette_embed import database
 from datasette_embed.database import (
+    adopt_database,
     check_writable,
+    is_missing_file,
     open_database,
     quoted,
+    read_snapshot,
     sqlite3,
     translated,
     write_transaction,
@@ -207,3 +210,167 @@ def test_check_writable_locked_raises(db, impatient):
         with closing(open_database(db, writable=True)) as two:
             with pytest.raises(sqlite3.OperationalError, match="locked"):
                 check_writable(two)
+
+
+# Inside a transaction of the caller
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_write_transaction_inside_another_left_to_the_caller(db, end):
+    """It is a savepoint then: nothing is committed, and the caller's transaction goes on."""
+    with closing(open_database(db, writable=True)) as conn:
+        conn.execute("begin")
+        conn.execute("insert into t values (2)")
+        with write_transaction(conn):
+            conn.execute("insert into t values (3)")
+        assert conn.in_transaction
+        assert query(db, "select x from t") == [(1,)]
+        conn.execute(end)
+    assert query(db, "select x from t") == ([(1,), (2,), (3,)] if end == "commit" else [(1,)])
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+def test_write_transaction_inside_another_error_takes_back_its_own_only(db, error):
+    """What the caller wrote before is still there to be kept."""
+    with closing(open_database(db, writable=True)) as conn:
+        conn.execute("begin")
+        conn.execute("insert into t values (2)")
+        with pytest.raises(type(error)), write_transaction(conn):
+            conn.execute("insert into t values (3)")
+            raise error
+        assert conn.in_transaction
+        conn.execute("insert into t values (4)")
+        conn.execute("commit")
+    assert query(db, "select x from t") == [(1,), (2,), (4,)]
+
+
+def test_write_transaction_nested_inner_error_outer_kept(db):
+    """Each takes back its own, however deep."""
+    with closing(open_database(db, writable=True)) as conn:
+        with write_transaction(conn):
+            with write_transaction(conn):
+                conn.execute("insert into t values (2)")
+                with pytest.raises(ValueError, match="no"), write_transaction(conn):
+                    conn.execute("insert into t values (3)")
+                    raise ValueError("no")
+            conn.execute("insert into t values (4)")
+            with pytest.raises(sqlite3.OperationalError, match="gone"), write_transaction(conn):
+                conn.execute("insert into t values (5)")
+                conn.execute("insert into gone values (1)")
+        assert not conn.in_transaction
+    assert query(db, "select x from t") == [(1,), (2,), (4,)]
+
+
+def test_write_transaction_legacy_connection_joins_what_it_began(db):
+    """Python begins a transaction by itself before a write, unless told not to."""
+    with closing(sqlite3.connect(db)) as conn:
+        conn.execute("insert into t values (2)")
+        with write_transaction(conn):
+            conn.execute("insert into t values (3)")
+        conn.rollback()
+        with write_transaction(conn):
+            conn.execute("insert into t values (4)")
+    assert query(db, "select x from t") == [(1,), (4,)]
+
+
+def test_read_snapshot_one_moment_and_nothing_left_open(db):
+    """Another connection's commit in the meantime is not seen, and afterwards it is."""
+    execute(db, "pragma journal_mode = wal")
+    with closing(open_database(db)) as conn:
+        with read_snapshot(conn):
+            assert conn.execute("select count(*) from t").fetchone() == (1,)
+            execute(db, "insert into t values (2)")
+            assert conn.execute("select count(*) from t").fetchone() == (1,)
+        assert not conn.in_transaction
+        assert conn.execute("select count(*) from t").fetchone() == (2,)
+        with pytest.raises(ZeroDivisionError), read_snapshot(conn):
+            raise ZeroDivisionError
+        assert not conn.in_transaction
+
+
+def test_read_snapshot_inside_a_transaction_leaves_it(db):
+    """What the caller has written stays, and is the caller's."""
+    with closing(open_database(db, writable=True)) as conn:
+        conn.execute("begin")
+        conn.execute("insert into t values (2)")
+        with read_snapshot(conn):
+            assert conn.execute("select count(*) from t").fetchone() == (2,)
+        assert conn.in_transaction
+        conn.execute("commit")
+    assert query(db, "select count(*) from t") == [(2,)]
+
+
+# Databases of callers
+
+
+@pytest.mark.parametrize("kind", [str, lambda path: path])
+def test_adopt_database_path_opened_in_autocommit_and_ours(db, kind):
+    """Its own connection is the one to close."""
+    database, path, is_ours = adopt_database(kind(db), create=False)
+    with closing(database.conn) as conn:
+        assert (path, is_ours, conn.isolation_level) == (str(db), True, None)
+        conn.execute("insert into t values (2)")
+    assert query(db, "select x from t") == [(1,), (2,)]
+
+
+def test_adopt_database_missing_path_made_only_when_asked(tmp_path):
+    """A mistyped path never becomes an empty file."""
+    path = tmp_path / "new.db"
+    assert is_missing_file(path)
+    assert is_missing_file(str(path))
+    with pytest.raises(SourceError, match=r"new\.db: no such file"):
+        adopt_database(path, create=False)
+    assert list(tmp_path.iterdir()) == []
+    database, _, _ = adopt_database(path, create=True)
+    with closing(database.conn) as conn:
+        conn.execute("create table t (x)")
+    assert not is_missing_file(path)
+
+
+@pytest.mark.parametrize("memory", [None, ":memory:"])
+def test_adopt_database_memory_ours_and_alone(memory, tmp_path, monkeypatch):
+    """Nothing is written anywhere."""
+    monkeypatch.chdir(tmp_path)
+    assert not is_missing_file(memory)
+    database, path, is_ours = adopt_database(memory, create=False)
+    with closing(database.conn) as conn:
+        conn.execute("create table t (x)")
+    assert (path, is_ours) == ("the database in memory", True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_adopt_database_callers_objects_taken_as_they_are(db):
+    """Neither settings nor functions of a caller's connection are touched, and it stays open."""
+    with closing(sqlite3.connect(db)) as conn:
+        conn.row_factory = sqlite3.Row
+        database, path, is_ours = adopt_database(conn, create=True)
+        assert (database.conn is conn, path, is_ours) == (True, str(db), False)
+        assert (conn.row_factory, conn.isolation_level) == (sqlite3.Row, "")
+        assert conn.execute("pragma recursive_triggers").fetchone()[0] == 0
+        assert not conn.in_transaction
+        again, path, is_ours = adopt_database(database, create=True)
+        assert (again is database, path, is_ours) == (True, str(db), False)
+
+
+def test_adopt_database_unwritable_file_opened_for_reading(db, monkeypatch):
+    """It can be searched at least."""
+    connect = database._connect
+
+    def refuse_writing(path, options):
+        if options != "mode=ro":
+            raise sqlite3.OperationalError("unable to open database file")
+        return connect(path, options)
+
+    monkeypatch.setattr(database, "_connect", refuse_writing)
+    adopted, path, _ = adopt_database(db, create=False)
+    with closing(adopted.conn) as conn:
+        assert conn.execute("select x from t").fetchall() == [(1,)]
+        with pytest.raises(SourceError, match="is read-only"), translated(path):
+            conn.execute("insert into t values (2)")
+
+
+@pytest.mark.parametrize("given", [5, object(), ["a.db"]])
+def test_adopt_database_something_else_refused(given):
+    """What it is is named by its type."""
+    with pytest.raises(TypeError, match=f"a path or None, not {type(given).__name__}"):
+        adopt_database(given, create=True)

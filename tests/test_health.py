@@ -142,3 +142,16 @@ def test_find_problems_foreign_tables_none(tmp_path, registry):
     path = tmp_path / "b.db"
     execute(path, "create table collections (x)", "create table embeddings (y)")
     assert problems(path, registry) == []
+
+
+def test_find_problems_ids_that_are_no_text_counted(db, registry):
+    """No search can name them, so somebody must."""
+    execute(
+        db,
+        "insert into embeddings (collection_id, id, embedding) select collection_id, x'01',"
+        " embedding from embeddings limit 1",
+        "insert into embeddings (collection_id, id, embedding) select collection_id, null,"
+        " embedding from embeddings limit 1",
+    )
+    [problem] = problems(db, registry)
+    assert problem.message == "2 of its ids are no text: no search finds them"

@@ -276,3 +276,44 @@ def test_get_registry_wrong_config_still_has_the_bundled_model(make_datasette):
     registry = get_registry(make_datasette(config={"models": 3}))
     assert registry.find("minilm") is not None
     assert "models" in registry.unavailable
+
+
+def write_aliases(tmp_path, text):
+    (tmp_path / "llm").mkdir()
+    (tmp_path / "llm" / "aliases.json").write_text(text, "utf-8")
+
+
+def test_build_registry_users_aliases_name_models_and_take_no_name(tmp_path, add_plugin):
+    """LLM's file adds names; a registered one wins, chat models and blanks are passed over."""
+    counting_model = CountingModel()
+    add_plugin(ModelsPlugin((counting_model, ("count",)), (CountingModel("other"), ("oth",))))
+    aliases = {
+        "mine": "counting",
+        "minilm": BUNDLED,
+        "oth": "counting",
+        "counting": "other",
+        "fast": "gpt-5",
+        " ": "counting",
+        "chain": "mine",
+    }
+    write_aliases(tmp_path, json.dumps(aliases))
+    registry = build_registry(Settings())
+    assert registry.get("mine") is registry.get("counting") is counting_model
+    assert registry.get("oth").model_id == "other"
+    assert [registry.find(name) for name in ("fast", " ", "chain")] == [None] * 3
+    assert registry.user_aliases == {"mine"}
+    assert registry.unavailable == {
+        "the alias oth in aliases.json": "the name belongs to other",
+        "the alias counting in aliases.json": "the name belongs to counting",
+    }
+
+
+@pytest.mark.parametrize("text", ["{", "[1]"])
+def test_build_registry_damaged_aliases_the_rest_works(tmp_path, counting_model, caplog, text):
+    """It is logged and listed; every model is there."""
+    write_aliases(tmp_path, text)
+    with caplog.at_level(logging.WARNING):
+        registry = build_registry(Settings())
+    assert registry.get("count") is counting_model
+    assert "mend or remove it" in registry.unavailable["aliases.json"]
+    assert "LLM's aliases cannot be used" in caplog.text

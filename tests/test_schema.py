@@ -229,7 +229,32 @@ def test_ensure_schema_several_processes_at_once_all_succeed(tmp_path):
     errors = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, errors
     recorded = query(path, "select migration_set, count(*) from _sqlite_migrations group by 1")
-    assert recorded == [("datasette_embed", 1), ("llm.embeddings", 5)]
+    assert recorded == [("datasette_embed", 2), ("llm.embeddings", 5)]
+
+
+def test_ensure_schema_file_of_an_earlier_version_gets_the_tables_it_lacks(db):
+    """What is there stays, what came later is made, and the second time nothing is written."""
+    complete = query(db, "select name, sql from sqlite_master order by name")
+    trigger = schema.TRIGGERS["_embed_collection_deleted"]
+    execute(
+        db,
+        "drop trigger _embed_collection_deleted",
+        f"{trigger.partition('  delete from _embed_similarity')[0]}end",
+        "drop table _embed_similarities",
+        "drop table _embed_similarity_entries",
+        "delete from _sqlite_migrations where name = 'm002_similarities'",
+        "insert into collections values (1, 'docs', 'm')",
+        "insert into _embed_collections values (1, 'docs', 'm', 'f', 8, 'cosine', null, 0, 0, 'x')",
+    )
+    ensure(db)
+    assert query(db, "select name, sql from sqlite_master order by name") == complete
+    assert query(db, "select name from _embed_collections") == [("docs",)]
+    assert query(
+        db, "select name from _sqlite_migrations where migration_set = 'datasette_embed'"
+    ) == [("m001_create_tables",), ("m002_similarities",)]
+    before = db.read_bytes()
+    ensure(db)
+    assert db.read_bytes() == before
 
 
 def test_open_for_reading_llm_file_not_altered(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 
 from datasette_embed.database import open_database, quoted, sqlite3
 from datasette_embed.errors import SourceError
-from datasette_embed.sources import Row, Source, SourceSpec, entry_id_of
+from datasette_embed.records import Row
+from datasette_embed.sources import Source, SourceSpec, entry_id_of
 from tests.storage import execute, make_docs, query, read_source
 
 

@@ -13,7 +13,7 @@ from datasette_embed.errors import (
     EntryNotFoundError,
     ModelMismatchError,
 )
-from datasette_embed.records import CollectionRecord, EntryWarning, NewEntry, content_hash
+from datasette_embed.records import CollectionRecord, EntryWarning, NewEntry, Refresh, content_hash
 from datasette_embed.schema import ensure_schema
 from datasette_embed.store import Store
 from tests.storage import blob_of
@@ -130,7 +130,7 @@ def test_write_entries_replaces_and_keeps_metadata(conn, store, collection):
     conn.execute("update embeddings set metadata = 'kept', content_blob = x'00'")
     assert store.count_warnings(collection.id) == {EntryWarning.TRUNCATED: 1}
     assert store.list_warnings(collection.id, EntryWarning.TRUNCATED, 5) == [("a", 9, 1)]
-    store.write_entries(collection.id, [entry("a", "y", content="y")])
+    store.write_entries(collection.id, [entry("a", "y", content="y")], keep_metadata=True)
     rows = conn.execute(
         "select id, embedding, content, content_blob, content_hash, metadata from embeddings"
     ).fetchall()
@@ -146,10 +146,9 @@ def test_find_states_and_hashes_of_this_collection_only(store, collection):
     other = store.create_collection(CollectionRecord(0, "other", "m2", fingerprint="m2"))
     store.write_entries(other.id, [entry("a")])
     assert store.find_states(collection.id, ["a"]) == {}
-    assert store.find_by_hashes(collection.id, [content_hash("x")]) == {}
-    assert store.find_by_hashes(other.id, [content_hash("x"), content_hash("y")]) == {
-        content_hash("x"): blob_of("x")
-    }
+    assert list(store.iter_by_hash(collection.id, content_hash("x"))) == []
+    assert list(store.iter_by_hash(other.id, content_hash("x"))) == [blob_of("x")]
+    assert list(store.iter_by_hash(other.id, content_hash("y"))) == []
 
 
 def test_set_fingerprint_every_hash_goes_vectors_stay(conn, store, collection):
@@ -157,7 +156,7 @@ def test_set_fingerprint_every_hash_goes_vectors_stay(conn, store, collection):
     store.write_entries(collection.id, [entry("a"), entry("b")])
     store.set_fingerprint(collection, "m@2")
     assert {s.content_hash for s in store.find_states(collection.id, ["a", "b"]).values()} == {None}
-    assert store.find_by_hashes(collection.id, [content_hash("x")]) == {}
+    assert list(store.iter_by_hash(collection.id, content_hash("x"))) == []
     assert store.get_embedding(collection, "a") == blob_of("x")
     assert store.get_collection("docs").fingerprint == "m@2"
 
@@ -186,7 +185,7 @@ def test_iter_embeddings_by_id_each_once(store, collection, window):
 def test_write_contents_vectors_stay(store, collection):
     """--store later."""
     store.write_entries(collection.id, [entry("a")])
-    store.write_contents(collection.id, [("a", "text"), ("gone", "x")])
+    store.refresh_entries(collection.id, [Refresh("a", "text"), Refresh("gone", "x")])
     assert store.find_contents(collection.id, ["a", "gone"]) == {"a": "text"}
     assert store.get_embedding(collection, "a") == blob_of("x")
 

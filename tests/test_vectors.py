@@ -424,3 +424,32 @@ def test_average_sums_in_float64():
     assert mean.tolist() == floats_of(blob_of([(2.0**25 + 3) / 4, 2.5]))
     with pytest.raises(InvalidVectorError, match="no vectors"):
         vectors.average(matrix[:0])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_contenders_are_the_best_and_what_may_be_as_good(seed):
+    """All within twice the tolerance below the k-th best, and nothing else; no NaN."""
+    scores = np.random.default_rng(seed).random(50).astype(np.float32)
+    scores[::7] = np.nan
+    worst = sorted((s for s in scores.tolist() if s == s), reverse=True)[4]
+    found = vectors.contenders(scores, 5, 0.05)
+    assert sorted(found.tolist()) == [
+        at for at, score in enumerate(scores.tolist()) if score >= worst - 0.1 - 1e-9
+    ]
+    assert len(found) > 5
+    assert len(vectors.contenders(scores, 100, 0.0)) == 42
+
+
+def test_longest_of_rows_that_are_not_all_finite():
+    """Rows without a length do not count."""
+    rows = np.array([[3, 4], [0, 0], [math.nan, 1], [1, 1]], dtype=np.float32)
+    assert vectors.longest(rows) == 5.0
+    assert vectors.longest(rows[1:2]) == 0.0
+
+
+def test_dot_scores_of_large_numbers_do_not_become_nan():
+    """inf - inf would lose an entry whose product is a number."""
+    rows = np.array([[3e38, 3e38], [1, 1]], dtype=np.float32)
+    query = np.array([3, -2.9], dtype=np.float32)
+    expected = [3e38 * 3 - 3e38 * float(np.float32(2.9)), 0.1]
+    assert vectors.dot_scores(rows, query).tolist() == pytest.approx(expected, rel=1e-5)

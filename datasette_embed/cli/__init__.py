@@ -19,11 +19,15 @@ COMMANDS = {
     "create": "create",
     "sync": "sync",
     "search": "search",
-    "similar": "search",
+    "similar": "similar",
+    "similarities": "similarities",
+    "cluster": "cluster",
     "collections": "collections",
     "models": "models",
     "jobs": "jobs",
     "check": "check",
+    "text": "text",
+    "multi": "multi",
     "demo": "demo",
 }
 

@@ -17,7 +17,7 @@ from ..health import Problem, find_problems, mark_for_repair
 from ..records import CollectionRecord
 from ..registry import get_registry
 from ..store import Store
-from .arguments import as_json, reading, writing
+from .arguments import as_json, database_and, reading, writing
 from .output import command_text, print_json, print_line, rows_text, say
 
 _DELETE_ORPHANS = (
@@ -27,7 +27,7 @@ _DELETE_ORPHANS = (
 
 
 @click.command()
-@click.argument("db", type=click.Path())
+@database_and()
 @click.option("--repair", is_flag=True, help="Let the next sync embed unusable vectors again")
 @as_json
 def check(db: str, repair: bool, as_json: bool) -> None:

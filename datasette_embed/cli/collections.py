@@ -1,4 +1,4 @@
-"""``collections``: list, show, delete.
+"""``collections``: list, path, show, rename, delete.
 
 Layer 10: the words around ``store``.
 """
@@ -8,18 +8,23 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click_default_group import DefaultGroup
 
 from ..database import write_transaction
 from ..errors import SourceError
 from ..job_records import JobRecords
+from ..llm_files import default_database
 from ..records import CollectionRecord, EntryWarning
+from ..schema import has_collections
 from ..sources import SourceSpec
 from ..store import Store
-from .arguments import as_json, reading, writing, yes
+from .arguments import as_json, database_and, reading, writing, yes
+from .exchange import export, import_
 from .jobs import status_text
 from .output import (
     command_text,
     confirm,
+    is_terminal,
     print_json,
     print_line,
     print_table,
@@ -28,33 +33,47 @@ from .output import (
 )
 
 
-@click.group()
+@click.group(cls=DefaultGroup, default="list", default_if_no_args=True)
 def collections() -> None:
     """The collections of a file."""
 
 
+collections.add_command(export)
+collections.add_command(import_)
+
+
 @collections.command("list")
-@click.argument("db", type=click.Path())
+@database_and()
 @as_json
 def list_(db: str, as_json: bool) -> None:
     """List the collections of DB."""
     with reading(db) as conn:
+        if not has_collections(conn):
+            raise click.ClickException(
+                f"No collections table found in {db}. "
+                f"Make a collection: {command_text('create', db, 'TABLE')}"
+            )
         store = Store(conn)
         described = [_described(store, record) for record in store.list_collections()]
     if as_json:
         print_json(described)
-    elif not described:
+        return
+    if not described:
         say(f"{db} has no collections. Make one: {command_text('create', db, 'TABLE')}")
-    else:
-        print_table(
-            ("name", "entries", "dimensions", "model"),
-            [(d["name"], f"{d['entries']:,}", d["dimensions"], d["model"]) for d in described],
-        )
+    for collection in described:
+        print_line(f"{collection['name']}: {collection['model']}")
+        count = collection["num_embeddings"]
+        print_line(f"  {count} embedding{'' if count == 1 else 's'}")
 
 
 @collections.command()
-@click.argument("db", type=click.Path())
-@click.argument("name")
+def path() -> None:
+    """Print the path of the database of commands that name none."""
+    click.echo(default_database())
+
+
+@collections.command()
+@database_and("name")
 @click.option(
     "-n",
     "--number",
@@ -101,15 +120,28 @@ def show(db: str, name: str, number: int, as_json: bool) -> None:
 
 
 @collections.command()
-@click.argument("db", type=click.Path())
-@click.argument("name")
+@database_and("old", "new")
+def rename(db: str, old: str, new: str) -> None:
+    """Give collection OLD the name NEW."""
+    with writing(db) as conn:
+        with write_transaction(conn):
+            store = Store(conn)
+            store.rename_collection(store.get_collection(old), new)
+    say(f"Renamed '{old}' to '{new}'")
+
+
+@collections.command()
+@database_and("name")
 @yes
 def delete(db: str, name: str, yes: bool) -> None:
-    """Delete collection NAME: its vectors and all that is kept for it, not the rows."""
+    """Delete collection NAME: its vectors and all that is kept for it, not the rows.
+
+    Asks first where there is a terminal to ask on.
+    """
     with writing(db) as conn:
         store = Store(conn)
         record = store.get_collection(name)
-        if not yes:
+        if not yes and is_terminal():
             entries = rows_text(store.count(record.id))
             confirm(f"collection '{name}'", f"Delete '{name}' and its {entries} of vectors?")
         with write_transaction(conn):
@@ -133,9 +165,9 @@ def _source_text(record: CollectionRecord) -> str | None:
 def _described(store: Store, record: CollectionRecord) -> dict[str, Any]:
     return {
         "name": record.name,
-        "entries": store.count(record.id),
-        "dimensions": record.dimensions,
         "model": record.model_id,
+        "num_embeddings": store.count(record.id),
+        "dimensions": record.dimensions,
         "source": _source_text(record),
         "stores_text": record.store,
         "created_at": record.created_at,

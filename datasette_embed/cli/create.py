@@ -5,17 +5,10 @@ Layer 10: the words around ``planning`` and ``jobs``. No decision about data is 
 
 from __future__ import annotations
 
-from contextlib import closing
-from dataclasses import replace
-from pathlib import Path
-
 import click
 
-from ..database import open_database, sqlite3, translated
-from ..errors import SourceError
-from ..schema import has_collections
-from ..sources import Source, SourceSpec
-from ..store import Store
+from ..opened_sources import is_elsewhere, opened_source
+from ..sources import SourceSpec
 from .arguments import not_empty
 from .run import run_collection
 
@@ -84,7 +77,7 @@ def create(
         template=template,
         where=where,
         id_columns=_names(id_columns),
-        is_elsewhere=bool(into) and Path(str(into)).absolute() != Path(db).absolute(),
+        is_elsewhere=is_elsewhere(db, into),
     )
     embed_table(db, name, spec, into=into, model_id=model_id, store=store)
 
@@ -104,67 +97,10 @@ def embed_table(
         EmbedError: as ``run_collection``.
         click.exceptions.Exit: 1, when the job was paused.
     """
-    spec = _completed(spec, into or db, name)
-    with closing(open_database(db)) as conn:
-        with translated(db):
-            _refuse_our_own(conn, db, spec)
-        source = _opened(conn, db, spec)
-        if not run_collection(into or db, name, source, model_id, store=store):
+    path = into or db
+    with opened_source(db, spec, path, name) as source:
+        if not run_collection(path, name, source, model_id, store=store):
             raise click.exceptions.Exit(1)
-
-
-def _completed(spec: SourceSpec, path: str, name: str) -> SourceSpec:
-    """Return the spec with the columns the collection was made with, where it names none.
-
-    Otherwise the same command would stop to work when the rows have come to suggest
-    other columns.
-    """
-    if spec.sql or spec.columns or spec.template or not Path(path).exists():
-        return spec
-    with closing(open_database(path)) as conn, translated(path):
-        record = Store(conn).find_collection(name)
-    if record is None or record.source is None:
-        return spec
-    made_from = SourceSpec.from_json(record.source)
-    if made_from.table != spec.table:
-        return spec
-    return replace(spec, columns=made_from.columns, template=made_from.template)
-
-
-def _refuse_our_own(conn: sqlite3.Connection, db: str, spec: SourceSpec) -> None:
-    """Refuse to embed the tables that hold the vectors.
-
-    Raises:
-        SourceError: the table is one of them.
-    """
-    table = (spec.table or "").lower()
-    is_of_llm = table in ("collections", "embeddings") and has_collections(conn)
-    if is_of_llm or table.startswith("_embed_"):
-        raise SourceError(
-            db, f"'{spec.table}' is where the vectors are kept: name a table with texts of yours"
-        )
-
-
-def _opened(conn: sqlite3.Connection, db: str, spec: SourceSpec) -> Source:
-    """Open the source; what is wrong with the condition is said about the option.
-
-    Raises:
-        SourceError: as ``Source``.
-    """
-    try:
-        return Source(conn, spec, db)
-    except SourceError as error:
-        if spec.where and _can_be_opened(conn, db, replace(spec, where=None)):
-            raise SourceError("--where", error.reason) from error
-        raise
-
-
-def _can_be_opened(conn: sqlite3.Connection, db: str, spec: SourceSpec) -> bool:
-    try:
-        Source(conn, spec, db)
-    except SourceError:
-        return False
-    return True
 
 
 def _names(columns: str | None) -> tuple[str, ...]:

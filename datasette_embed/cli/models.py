@@ -1,6 +1,6 @@
-"""``models``: list, register, remove.
+"""``models``: list, default, alias, register, remove.
 
-Layer 10: the words around ``registry`` and ``models_file``.
+Layer 10: the words around ``registry``, ``model_names``, ``llm_files`` and ``models_file``.
 """
 
 from __future__ import annotations
@@ -9,44 +9,101 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click_default_group import DefaultGroup
 
+from ..llm_files import aliases_path, read_aliases, remove_alias, write_alias
+from ..model_names import (
+    DEFAULT_ALIAS,
+    get_default_embedding_model,
+    set_default_embedding_model,
+)
 from ..models_file import add_model_entry, read_models_file, remove_model_entry
-from ..registry import RegisteredModel, get_registry
+from ..providers.adapted import AdaptedModel
+from ..registry import RegisteredModel, Registry, get_registry
 from ..settings import PROVIDERS, parse_model_entry
-from .output import print_json, print_table, say
+from .arguments import as_json
+from .output import print_json, print_line, say
 
 
-@click.group()
+@click.group(cls=DefaultGroup, default="list", default_if_no_args=True)
 def models() -> None:
     """The embedding models that can be called here."""
 
 
 @models.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON")
-def list_(as_json: bool) -> None:
+@click.option(
+    "-q", "--query", "queries", multiple=True, help="Only those with this in a name; all of them"
+)
+@as_json
+def list_(queries: tuple[str, ...], as_json: bool) -> None:
     """List the models, with their other names."""
     registry = get_registry()
-    described = [_described(entry, registry.unavailable) for entry in registry.list_models()]
-    ids = {entry["id"] for entry in described}
+    entries = [entry for entry in registry.list_models() if all(entry.matches(q) for q in queries)]
     if as_json:
-        print_json(described)
-    else:
-        print_table(
-            ("id", "aliases", "dimensions", "longest text", "state"),
-            [
-                (
-                    entry["id"],
-                    ", ".join(entry["aliases"]),
-                    entry["dimensions"],
-                    f"{entry['max_tokens']} tokens" if entry["max_tokens"] else None,
-                    entry["unavailable"] or "available",
-                )
-                for entry in described
-            ],
-        )
+        print_json([_described(entry, registry.unavailable) for entry in entries])
+    for entry in entries if not as_json else ():
+        aliases = f" (aliases: {', '.join(entry.aliases)})" if entry.aliases else ""
+        print_line(f"{entry.model}{aliases}")
     for name, reason in registry.unavailable.items():
-        if name not in ids:
+        if not queries or any(name == entry.model.model_id for entry in entries):
             say(f"{name} is unavailable: {reason}")
+
+
+@models.command()
+@click.argument("model", required=False)
+@click.option("--remove-default", is_flag=True, help="Have no default model, of LLM or here")
+def default(model: str | None, remove_default: bool) -> None:
+    """Print the default model, or make MODEL the default one, of LLM too."""
+    if remove_default:
+        if model is not None:
+            raise click.UsageError("Give a MODEL or --remove-default, not both")
+        set_default_embedding_model(None)
+    elif model is not None:
+        set_default_embedding_model(model)
+    else:
+        _print_default(get_registry())
+
+
+def _print_default(registry: Registry) -> None:
+    chosen = get_default_embedding_model()
+    if chosen is None:
+        bundled = registry.find(DEFAULT_ALIAS)
+        say("<No default embedding model set>")
+        say(f"Without one it is {bundled.model_id}" if bundled else "")
+        return
+    print_line(chosen)
+    if registry.find(chosen) is None:
+        say(f"{chosen} is not registered here: datasette embed models default minilm sets another")
+
+
+@models.command()
+@click.argument("alias")
+@click.argument("model", required=False)
+@click.option("--remove", is_flag=True, help="Take the alias away")
+def alias(alias: str, model: str | None, remove: bool) -> None:
+    """Let ALIAS name MODEL, for LLM too; it is written into LLM's file of aliases."""
+    if remove:
+        if model is not None:
+            raise click.UsageError("Give a MODEL or --remove, not both")
+        say(f"Removed the alias '{alias}' of {remove_alias(alias)} from {aliases_path()}")
+        return
+    if model is None:
+        raise click.UsageError("Missing argument 'MODEL'.")
+    if not alias.strip():
+        raise click.BadParameter("is blank", param_hint="'ALIAS'")
+    registry = get_registry()
+    model_id = registry.get(model).model_id
+    holder = registry.find(alias)
+    if holder is not None and alias not in registry.user_aliases:
+        if holder.model_id != model_id:
+            raise click.ClickException(f"The name '{alias}' belongs to {holder.model_id}")
+        say(f"'{alias}' names {model_id} already")
+        return
+    before = read_aliases().get(alias)
+    write_alias(alias, model_id)
+    say(f"'{alias}' names {model_id}, by {aliases_path()}")
+    if before not in (None, model_id):
+        say(f"It named {before} before.")
 
 
 @models.command()
@@ -85,8 +142,10 @@ def remove(name: str) -> None:
 
 def _described(entry: RegisteredModel, unavailable: dict[str, str]) -> dict[str, Any]:
     model = entry.model
+    wrapped = model.wrapped if isinstance(model, AdaptedModel) else model
     return {
         "id": model.model_id,
+        "class": type(wrapped).__name__,
         "aliases": list(entry.aliases),
         "dimensions": model.dimensions,
         "max_tokens": model.max_tokens,

@@ -6,6 +6,7 @@ Layer 10: imports click and ``errors``. No command belongs here.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -76,6 +77,13 @@ def print_json(value: Any) -> None:
 def print_line(text: str) -> None:
     """Print one line of data, on stdout."""
     click.echo(visible(text))
+
+
+def print_text(text: str) -> None:
+    """Print text of several lines, on stdout; tabs and the ends of lines stay."""
+    parts = re.split(r"(\r?\n|\t)", text)
+    parts[::2] = map(visible, parts[::2])
+    click.echo("".join(parts))
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

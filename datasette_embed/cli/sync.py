@@ -5,23 +5,18 @@ Layer 10: the words around ``planning`` and ``jobs``. No decision about data is 
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import click
 
-from ..database import open_database
-from ..errors import EmbedError, SourceError
+from ..errors import EmbedError
+from ..opened_sources import Confirm, syncable, synced_source
 from ..records import CollectionRecord
-from ..sources import Source, SourceSpec
-from ..store import Store
-from .arguments import not_empty, reading, yes
-from .output import command_text, confirm, say
+from .arguments import database_and, not_empty, yes
+from .output import confirm, say
 from .run import run_collection
 
 
 @click.command()
-@click.argument("db", type=click.Path())
-@click.argument("collections", nargs=-1)
+@database_and("[collections...]")
 @click.option(
     "--from",
     "source_db",
@@ -40,13 +35,7 @@ def sync(
     of another file, before it costs money and before it empties a collection. One that
     cannot be brought up to date does not keep the others from it.
     """
-    with reading(db) as conn:
-        store = Store(conn)
-        chosen = [store.get_collection(name) for name in collections] or [
-            record for record in store.list_collections() if record.source
-        ]
-    if not chosen:
-        raise SourceError(db, "has no collection made from a table or a query: create one first")
+    chosen = syncable(db, collections)
     is_done = True
     for record in chosen:
         try:
@@ -67,18 +56,15 @@ def _sync(
         EmbedError: as ``run_collection``.
         click.Abort: the answer to a question was no.
     """
-    subject = f"collection '{record.name}'"
-    if record.source is None:
-        again = command_text("create", db, "TABLE", collection=record.name)
-        raise SourceError(subject, f"does not say what it was made from. Run this once: {again}")
-    spec = SourceSpec.from_json(record.source)
-    if not spec.is_elsewhere:
-        source_db = db  # --from names the file of those whose rows are elsewhere
-    elif source_db is None:
-        raise SourceError(subject, "its rows are in another file: name it with --from")
-    elif asks:
-        # Whoever made this file decides what is read, and may not have meant well.
-        confirm(subject, f"'{record.name}' asks to read this from {source_db}: {spec}. Read it?")
-    with closing(open_database(source_db)) as conn:
-        source = Source(conn, spec, source_db)
+    with synced_source(db, record, source_db, _agreed(record) if asks else None) as source:
         return run_collection(db, record.name, source, remove=remove, asks=asks)
+
+
+def _agreed(record: CollectionRecord) -> Confirm:
+    """Return what asks on the terminal, and ends the command when the answer is no."""
+
+    def ask(question: str) -> bool:
+        confirm(f"collection '{record.name}'", question)
+        return True
+
+    return ask

@@ -16,15 +16,14 @@ from ..job_records import JobCounts
 from ..jobs import JobRun
 from ..models import EmbeddingModel
 from ..planning import Plan
-from ..records import CollectionRecord, EntryWarning
-from ..sources import Source
+from ..records import CollectionRecord, EntryWarning, RowSource
 from ..store import Store
 from .output import command_text, duration_text, rows_text, say, size_text
 
 
-def say_plan(plan: Plan, source: Source, model: EmbeddingModel, remove: bool) -> None:
+def say_plan(plan: Plan, source: RowSource, model: EmbeddingModel, remove: bool) -> None:
     """Say what a run would do and, where it would embed anything, what that takes."""
-    say(f"{source.path}: {source.spec}")
+    say(str(source))
     parts = [f"{plan.missing:,} to embed", f"{plan.unchanged:,} up to date"]
     parts += [f"{plan.blank:,} empty"] if plan.blank else []
     parts += [f"{plan.unusable:,} unusable ({plan.example_problem})"] if plan.unusable else []

@@ -10,10 +10,11 @@ from contextlib import closing
 import pytest
 
 from datasette_embed.database import open_database
+from datasette_embed.entries import end_of_prefix
 from datasette_embed.errors import DimensionMismatchError, InvalidVectorError
 from datasette_embed.records import CollectionRecord
 from datasette_embed.schema import ensure_schema
-from datasette_embed.search.exact import Hit, nearest
+from datasette_embed.searching.exact import Hit, nearest
 from datasette_embed.store import Store
 
 NAN, INF = float("nan"), float("inf")
@@ -59,7 +60,7 @@ def oracle(entries, query, metric):
 def test_nearest_random_vectors_as_oracle(conn, metric, k, monkeypatch):
     """The order and the scores are those of the definition, over several windows."""
     original = Store.iter_embeddings
-    monkeypatch.setattr(Store, "iter_embeddings", lambda self, i: original(self, i, window=7))
+    monkeypatch.setattr(Store, "iter_embeddings", lambda self, i, **kw: original(self, i, 7, **kw))
     chooser = random.Random(1)
     entries = [(f"id{n}", [chooser.uniform(-1, 1) for _ in range(6)]) for n in range(40)]
     query = [chooser.uniform(-1, 1) for _ in range(6)]
@@ -159,3 +160,88 @@ def test_nearest_odd_ids_come_back(conn, entry_id):
     """Ids are text that is never parsed."""
     store, record = fill(conn, [(entry_id, encode([1.0, 0.0]))])
     assert nearest(store, record, encode([2.0, 0.0]), 5).hits == [Hit(entry_id, 1.0)]
+
+
+IDS = ["a", "A", "a_", "aXb", "a%", "ab", "%", "_", "é", "É", "e\u0301", "\ud7ff", "\ud7ffx"]
+IDS += ["\ue000", "\U0010ffff", "\U0010ffffx", "a\U0010ffff", "b", "ÿ", "Ā", "", "z"]
+
+
+@pytest.mark.parametrize("window", [1, 3, 10_000])
+@pytest.mark.parametrize("prefix", [*IDS, "a\U0010ffff\U0010ffff", "zz"])
+def test_nearest_prefix_exact_and_case_sensitive(conn, prefix, window, monkeypatch):
+    """Only ids that begin with it, whatever characters it has, over any windows."""
+    original = Store.iter_embeddings
+    monkeypatch.setattr(
+        Store, "iter_embeddings", lambda self, i, **kw: original(self, i, window, **kw)
+    )
+    store, record = fill(conn, [(name, encode([1.0, n])) for n, name in enumerate(IDS)])
+    found = nearest(store, record, encode([1.0, 0.0]), 100, prefix=prefix)
+    wanted = [name for name in IDS if name.startswith(prefix)]  # the scores fall with n
+    assert [hit.entry_id for hit in found.hits] == wanted
+    best = nearest(store, record, encode([1.0, 0.0]), 1, prefix=prefix)
+    assert [hit.entry_id for hit in best.hits] == wanted[:1]
+
+
+def test_nearest_prefix_counts_unusable_inside_it_only(conn):
+    """What cannot be compared elsewhere is not this search's concern."""
+    entries = [("a1", encode([1.0, 0.0])), ("a2", b"odd"), ("a3", None), ("b1", b"odd")]
+    store, record = fill(conn, entries, dimensions=2)
+    found = nearest(store, record, encode([1.0, 0.0]), 9, prefix="a")
+    assert (found.hits, found.unusable) == ([Hit("a1", 1.0)], 2)
+    found = nearest(store, record, encode([1.0, 0.0]), 9, prefix="a", without="a1")
+    assert (found.hits, found.unusable) == ([], 2)
+
+
+@pytest.mark.parametrize("characters", ["ab", "a%_A", "\ud7ff\ue000\U0010ffff"])
+def test_end_of_prefix_divides_all_texts(characters):
+    """It is above all that begin with the prefix, and not above anything behind those."""
+    texts = [""]
+    for _ in range(4):
+        texts += [text + c for text in texts for c in characters if len(text) < 4]
+    texts = sorted({*texts, *(text + "\0" for text in texts)})
+    for prefix in {text for text in texts if len(text) <= 2}:
+        end = end_of_prefix(prefix)
+        found = [text for text in texts if text >= prefix and (end is None or text < end)]
+        assert found == [text for text in texts if text.startswith(prefix)], repr(prefix)
+
+
+@pytest.mark.parametrize("window", [3, 10_000])
+def test_nearest_dot_lengths_far_apart_as_oracle(conn, window, monkeypatch):
+    """Long rows make float32 coarse: what is near the k-th is ranked in float64."""
+    original = Store.iter_embeddings
+    monkeypatch.setattr(
+        Store, "iter_embeddings", lambda self, i, **kw: original(self, i, window, **kw)
+    )
+    chooser = random.Random(2)
+    entries = []
+    for n in range(60):
+        size = 10.0 ** chooser.randint(-6, 6)
+        entries.append((f"id{n:02}", [chooser.uniform(-1, 1) * size for _ in range(12)]))
+    entries = [(i, list(struct.unpack("<12f", encode(v)))) for i, v in entries]
+    store, record = fill(conn, [(i, encode(v)) for i, v in entries], metric="dot")
+    for _ in range(20):
+        query = list(struct.unpack("<12f", encode([chooser.uniform(-1, 1) for _ in range(12)])))
+        for k in (1, 7, 59):
+            found = nearest(store, record, encode(query), k)
+            wanted = oracle(entries, query, "dot")[:k]
+            assert [hit.entry_id for hit in found.hits] == [i for _, i in wanted]
+            scores = [hit.score for hit in found.hits]
+            assert scores == pytest.approx([s for s, _ in wanted], rel=1e-9, abs=1e-9)
+
+
+def test_nearest_equal_up_to_float32_ranked_in_float64(conn):
+    """Rows whose float32 scores are the same, or in the wrong order, come in the right one."""
+    chooser = random.Random(3)
+    base = [chooser.uniform(-1, 1) for _ in range(32)]
+    entries = []
+    for n in range(50):
+        vector = [x * (1 + chooser.choice([-1, 0, 1]) * 2**-23) for x in base]
+        entries.append((f"id{n:02}", list(struct.unpack("<32f", encode(vector)))))
+    query = list(struct.unpack("<32f", encode([chooser.uniform(-1, 1) for _ in range(32)])))
+    store, record = fill(conn, [(i, encode(v)) for i, v in entries])
+    exact = dict((i, s) for s, i in oracle(entries, query, "cosine"))
+    for k in (1, 5, 20):
+        found = [hit.entry_id for hit in nearest(store, record, encode(query), k).hits]
+        worst = sorted(exact.values(), reverse=True)[k - 1]
+        assert all(exact[entry_id] >= worst - 1e-12 for entry_id in found)
+        assert len(set(found)) == k

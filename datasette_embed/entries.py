@@ -1,0 +1,273 @@
+"""Entries as rows of SQLite: what is stored under an id, read and written.
+
+Layer 4: imports ``database``, ``errors``, ``models``, ``records`` and ``schema``. Knows one
+connection and the ids of collections, not the collections. Its writing methods run inside a
+transaction that the caller has opened.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from . import schema
+from .database import sqlite3
+from .errors import EntryNotFoundError
+from .models import Item
+from .records import CollectionRecord, EntryState, EntryWarning, NewEntry, Refresh
+
+
+class Entries:
+    """The entries of one SQLite file, of all its collections.
+
+    Args:
+        conn: a connection in autocommit mode (``database.open_database``).
+    """
+
+    def __init__(self, conn: sqlite3.Connection) -> None:
+        self.conn = conn
+
+    def count(self, collection_id: int) -> int:
+        """Return the number of entries."""
+        row = self.conn.execute(
+            "select count(*) from embeddings where collection_id = ?", (collection_id,)
+        ).fetchone()
+        return int(row[0])
+
+    def find_states(self, collection_id: int, entry_ids: Sequence[str]) -> dict[str, EntryState]:
+        """Return what is stored under these ids; an id without an entry is absent."""
+        rows = self.conn.execute(
+            "select e.id, e.content_hash,"
+            " e.content is not null or e.content_blob is not null,"
+            " case typeof(e.embedding) when 'blob' then length(e.embedding) end, e.metadata"
+            " from json_each(?) as wanted"
+            " cross join embeddings as e on e.collection_id = ? and e.id = wanted.value",
+            (json.dumps(entry_ids), collection_id),
+        )
+        return {row[0]: EntryState(row[1], bool(row[2]), *row[3:]) for row in rows}
+
+    def count_without_text_id(self, collection_id: int) -> int:
+        """Return the number of entries whose id is NULL or a BLOB."""
+        row = self.conn.execute(
+            "select count(*) from embeddings where collection_id = ? and typeof(id) != 'text'",
+            (collection_id,),
+        ).fetchone()
+        return int(row[0])
+
+    def iter_by_hash(self, collection_id: int, digest: bytes) -> Iterator[Any]:
+        """Yield what is stored as the vector of each entry with this content hash."""
+        rows = self.conn.execute(
+            "select embedding from embeddings where content_hash = ? and collection_id = ?",
+            (digest, collection_id),
+        )
+        yield from (row[0] for row in rows)
+
+    def get_embedding(self, collection: CollectionRecord, entry_id: str) -> bytes:
+        """Return the stored blob of one entry; an empty one where no BLOB is stored.
+
+        Raises:
+            EntryNotFoundError: there is no entry of this id.
+        """
+        row = self.conn.execute(
+            "select embedding from embeddings where collection_id = ? and id = ?",
+            (collection.id, entry_id),
+        ).fetchone()
+        if row is None:
+            raise EntryNotFoundError(collection.name, entry_id)
+        return row[0] if isinstance(row[0], bytes) else b""
+
+    def iter_embeddings(
+        self, collection_id: int, window: int = 10_000, *, prefix: str = ""
+    ) -> Iterator[list[tuple[str, Any]]]:
+        """Yield lists of (entry id, stored value) in the order of ids.
+
+        A value that is no BLOB (a damaged file) comes as it is. An entry whose id is no text
+        is passed over: ``check`` counts those.
+
+        Args:
+            window: the longest list.
+            prefix: only ids that begin with this, case and wildcards taken as they are.
+        """
+        begins, parameters = self._beginning_with(prefix)
+        last, comparison = "", ">="
+        while rows := self.conn.execute(
+            f"select id, embedding from embeddings where collection_id = ? and id {comparison} ?"
+            f" and typeof(id) = 'text' and {begins} order by id limit ?",
+            (collection_id, last, *parameters, window),
+        ).fetchall():
+            yield rows
+            last, comparison = rows[-1][0], ">"
+
+    @property
+    def is_utf8(self) -> bool:
+        """Whether the file keeps text as UTF-8, so that its order of ids is that of Python."""
+        return bool(self.conn.execute("pragma encoding").fetchone()[0] == "UTF-8")
+
+    def _beginning_with(self, prefix: str) -> tuple[str, list[str]]:
+        """Return an SQL condition for ids that begin with a prefix, and its parameters."""
+        end = end_of_prefix(prefix)
+        if end is not None and self.is_utf8:
+            return "id >= ? and id < ?", [prefix, end]
+        return "substr(id, 1, length(?)) = ?", [prefix, prefix]
+
+    def find_embeddings(self, collection_id: int, entry_ids: Sequence[str]) -> dict[str, bytes]:
+        """Return the stored blobs of these entries; an id without one is absent."""
+        rows = self.conn.execute(
+            "select e.id, e.embedding from json_each(?) as wanted cross join embeddings as e"
+            " on e.collection_id = ? and e.id = wanted.value where typeof(e.embedding) = 'blob'",
+            (json.dumps(entry_ids), collection_id),
+        )
+        return {row[0]: row[1] for row in rows}
+
+    def find_contents(self, collection_id: int, entry_ids: Sequence[str]) -> dict[str, str]:
+        """Return the stored content of these entries, where it is stored."""
+        details = self.find_details(collection_id, entry_ids)
+        return {entry_id: text for entry_id, (text, _) in details.items() if text is not None}
+
+    def find_details(
+        self, collection_id: int, entry_ids: Sequence[str]
+    ) -> dict[str, tuple[str | None, Any]]:
+        """Return ``entry id -> (stored text, metadata)``.
+
+        Metadata that is no JSON comes as the text that is stored; what is no UTF-8, with
+        U+FFFD in the place of each mistake.
+        """
+        rows = self.conn.execute(
+            "select e.id, cast(e.content as blob), cast(e.metadata as blob)"
+            " from json_each(?) as wanted cross join embeddings as e"
+            " on e.collection_id = ? and e.id = wanted.value",
+            (json.dumps(entry_ids), collection_id),
+        )
+        return {row[0]: (_decoded(row[1]), _read_metadata(_decoded(row[2]))) for row in rows}
+
+    def write_entries(
+        self, collection_id: int, entries: Sequence[NewEntry], *, keep_metadata: bool = False
+    ) -> None:
+        """Write entries, replacing those of the same id.
+
+        Args:
+            keep_metadata: leave the stored metadata of an entry that comes without any.
+        """
+        metadata = "coalesce(excluded.metadata, metadata)" if keep_metadata else "excluded.metadata"
+        updated = int(time.time())
+        self.conn.executemany(
+            "insert into embeddings (collection_id, id, embedding, content, content_blob,"
+            " content_hash, metadata, updated) values (?, ?, ?, ?, ?, ?, ?, ?)"
+            " on conflict (collection_id, id) do update set embedding = excluded.embedding,"
+            " content = excluded.content, content_blob = excluded.content_blob,"
+            f" content_hash = excluded.content_hash, metadata = {metadata},"
+            " updated = excluded.updated",
+            [
+                (
+                    collection_id,
+                    e.entry_id,
+                    e.embedding,
+                    *_content_columns(e.content),
+                    e.content_hash,
+                    e.metadata,
+                    updated,
+                )
+                for e in entries
+            ],
+        )
+        self.conn.execute(
+            "delete from _embed_warnings where collection_id = ?"
+            " and entry_id in (select value from json_each(?))",
+            (collection_id, json.dumps([e.entry_id for e in entries])),
+        )
+        self.conn.executemany(
+            "insert into _embed_warnings (collection_id, entry_id, warning, tokens, tokens_lost)"
+            " values (?, ?, ?, ?, ?)",
+            [
+                (collection_id, e.entry_id, warning.value, tokens, lost)
+                for e in entries
+                for warning, tokens, lost in e.warnings
+            ],
+        )
+
+    def refresh_entries(self, collection_id: int, refreshes: Sequence[Refresh]) -> None:
+        """Set the stored content or metadata of entries; their vectors stay."""
+        updated = int(time.time())
+        self.conn.executemany(
+            "update embeddings set content = coalesce(?, content),"
+            " content_blob = coalesce(?, content_blob), metadata = coalesce(?, metadata),"
+            " updated = ? where collection_id = ? and id = ?",
+            [
+                (*_content_columns(r.content), r.metadata, updated, collection_id, r.entry_id)
+                for r in refreshes
+            ],
+        )
+
+    def forget_hashes(self, collection_id: int, entry_ids: Sequence[str]) -> None:
+        """Make these entries out of date, whatever their content."""
+        self.conn.executemany(
+            "update embeddings set content_hash = null where collection_id = ? and id = ?",
+            [(collection_id, entry_id) for entry_id in entry_ids],
+        )
+
+    def delete_entries(self, collection_id: int, entry_ids: Sequence[str]) -> int:
+        """Delete these entries. Returns how many there were."""
+        return int(
+            self.conn.execute(
+                "delete from embeddings where collection_id = ?"
+                " and id in (select value from json_each(?))",
+                (collection_id, json.dumps(entry_ids)),
+            ).rowcount
+        )
+
+    def count_warnings(self, collection_id: int) -> dict[EntryWarning, int]:
+        """Return how many entries carry each warning."""
+        if not schema.has_our_tables(self.conn):
+            return {}
+        rows = self.conn.execute(
+            "select warning, count(*) from _embed_warnings where collection_id = ? group by 1",
+            (collection_id,),
+        )
+        known = {warning.value for warning in EntryWarning}
+        return {EntryWarning(name): count for name, count in rows if name in known}
+
+    def list_warnings(
+        self, collection_id: int, warning: EntryWarning, limit: int
+    ) -> list[tuple[str, int, int]]:
+        """Return (entry id, tokens, tokens lost), those that lose most first."""
+        rows = self.conn.execute(
+            "select entry_id, tokens, tokens_lost from _embed_warnings where collection_id = ?"
+            " and warning = ? order by tokens_lost desc, entry_id limit ?",
+            (collection_id, warning.value, limit),
+        )
+        return [(entry_id, tokens, lost) for entry_id, tokens, lost in rows]
+
+
+def _content_columns(content: Item | None) -> tuple[str | None, bytes | None]:
+    """Return the values of the columns ``content`` and ``content_blob``."""
+    return (content, None) if isinstance(content, str) else (None, content)
+
+
+def _decoded(stored: bytes | None) -> str | None:
+    return None if stored is None else stored.decode("utf-8", "replace")
+
+
+def _read_metadata(stored: str | None) -> Any:
+    try:
+        return json.loads(stored, parse_constant=_refuse_constant) if stored else None
+    except (ValueError, TypeError, RecursionError):
+        return stored
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def end_of_prefix(prefix: str) -> str | None:
+    """Return the first text, in SQLite's order, behind all that begin with a prefix.
+
+    None when there is none: nothing comes behind the last of all characters.
+    """
+    kept = prefix.rstrip("\U0010ffff")
+    if not kept:
+        return None
+    following = ord(kept[-1]) + 1
+    # Surrogates are no characters: UTF-8 goes from U+D7FF to U+E000.
+    return kept[:-1] + chr(0xE000 if following == 0xD800 else following)

@@ -1,0 +1,198 @@
+"""EntryWriter: contents that a caller has in hand, into a collection, a batch at a time.
+
+Layer 7: imports ``database``, ``errors``, ``missing``, ``models``, ``records``, ``store`` and
+``vectors``. No job, no retry and no plan: a batch is stored, or it raises.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from . import vectors
+from .database import write_transaction
+from .errors import CollectionNotFoundError, DimensionMismatchError, UnreadableTextError
+from .missing import KnownVectors, MissingContent, compare
+from .models import EmbeddingModel, Item, Kind, embed_items, read_items
+from .records import CollectionRecord, Row
+from .schema import ensure_schema, has_latest_columns
+from .store import Store
+
+
+class EntryWriter:
+    """Embeds and stores batches of entries of one collection.
+
+    Args:
+        store: the file; what is missing of its tables is made with the first batch.
+        path: that file, named in errors.
+        name: the collection.
+        model: its model.
+        digest: the hash of a content.
+
+    Raises:
+        CollectionNotFoundError: there is no such collection.
+        OutdatedCollectionError: it holds vectors of another version of the model.
+        DimensionMismatchError: the model's vectors have another length than the collection's.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        path: str,
+        name: str,
+        model: EmbeddingModel,
+        digest: Callable[[Item], bytes],
+    ) -> None:
+        self._store = store
+        self._path = path
+        self._model = model
+        self._digest = digest
+        self._unreadable: list[str] = []
+        self._is_ready = False
+        self._collection = store.get_collection(name)
+        self._collection.check_current(model)
+        if None not in (self._collection.dimensions, model.dimensions):
+            self._check_dimensions(int(model.dimensions or 0))
+        if not has_latest_columns(store.conn):
+            ensure_schema(store.conn, path)
+        self._known = KnownVectors(store, self._collection.id)
+
+    def _make_ready(self) -> CollectionRecord:
+        """Complete the tables, and take a collection that another tool made under our care.
+
+        Runs in the transaction of a batch, so that an attempt that fails changes nothing.
+        """
+        if self._is_ready:
+            return self._collection
+        ensure_schema(self._store.conn, self._path)
+        record = self._collection
+        if record.fingerprint is not None:
+            return record
+        return self._store.create_collection(
+            replace(
+                record,
+                dimensions=record.dimensions or self._model.dimensions,
+                metric=self._model.metric,
+                fingerprint=self._model.fingerprint,
+            )
+        )
+
+    def write(self, rows: Sequence[Row], *, store: bool, key: str | None) -> None:
+        """Embed what is missing of a batch, and store all of it in one transaction.
+
+        Of an id that comes twice the last one counts.
+
+        Args:
+            store: keep the contents beside their vectors.
+            key: the API key to call the model with.
+
+        Raises:
+            EmbedError: nothing of this batch was stored.
+            ValueError: a content of a type that the model does not take.
+        """
+        rows = list({row.entry_id: row for row in rows}.values())
+        self._model.check_items(row.content for row in rows)
+        keep = store or self._collection.store
+        found = compare(
+            self._store,
+            self._collection,
+            self._model,
+            rows,
+            store_content=keep,
+            digest=self._digest,
+        )
+        missing = self._readable(found.missing)
+        blobs = self._known.find(
+            (item.content_hash for item in missing), self._collection.dimensions
+        )
+        blobs |= self._embed([item for item in missing if item.content_hash not in blobs], key)
+        with write_transaction(self._store.conn):
+            self._check_still_there()
+            collection = self._make_ready()
+            if blobs and collection.dimensions is None:
+                dimensions = len(next(iter(blobs.values()))) // vectors.ITEM_SIZE
+                self._store.set_dimensions(collection.id, dimensions)
+                collection = replace(collection, dimensions=dimensions)
+            self._known.set_aside([entry_id for item in missing for entry_id in item.entry_ids])
+            for item in missing:
+                new = item.new_entries(blobs[item.content_hash], self._model, store=keep)
+                self._store.write_entries(collection.id, new)
+            self._store.refresh_entries(collection.id, found.refreshes)
+        self._collection, self._is_ready = collection, True
+
+    def check_readable(self) -> None:
+        """Name the texts that were left out because the model knows no word of them.
+
+        Raises:
+            UnreadableTextError: there are such texts.
+        """
+        if self._unreadable:
+            listed = ", ".join(self._unreadable[:5]) + (", …" if len(self._unreadable) > 5 else "")
+            raise UnreadableTextError(
+                self._model.model_id,
+                f"does not know a single word of {len(self._unreadable)} of the texts, which "
+                f"were left out ({listed}). Use a multilingual model",
+            )
+
+    def _embed(self, missing: list[MissingContent], key: str | None) -> dict[bytes, bytes]:
+        """Return ``content hash -> blob``."""
+        if not missing:
+            return {}
+        contents = [item.content for item in missing]
+        answer = embed_items(self._model, contents, Kind.DOCUMENT, key=key)
+        self._check_dimensions(answer.vectors.shape[1])
+        return {
+            item.content_hash: vectors.encode(vector)
+            for item, vector in zip(missing, answer.vectors, strict=True)
+        }
+
+    def _readable(self, missing: list[MissingContent]) -> list[MissingContent]:
+        readings = read_items(self._model, [item.content for item in missing])
+        readable = []
+        for item, reading in zip(missing, readings, strict=True):
+            item.reading = reading
+            try:
+                self._model.check_known(reading)
+            except UnreadableTextError:
+                self._unreadable += item.entry_ids
+            else:
+                readable.append(item)
+        return readable
+
+    def _check_dimensions(self, actual: int) -> None:
+        expected = self._collection.dimensions
+        if expected is not None and expected != actual:
+            raise DimensionMismatchError(expected, actual)
+
+    def _check_still_there(self) -> None:
+        """Refuse to write into a collection that was deleted while the model computed."""
+        record = self._store.get_collection(self._collection.name)
+        if not record.is_same(self._collection):
+            raise CollectionNotFoundError(self._collection.name)
+
+
+def row_of(entry_id: Any, value: Item, metadata: Mapping[str, Any] | None) -> Row:
+    """Return an entry as a row.
+
+    Raises:
+        ValueError: an id or metadata that cannot be stored.
+    """
+    if isinstance(entry_id, bytes) or entry_id is None or not _is_storable(str(entry_id)):
+        raise ValueError(
+            "an id must be a number, or text without NUL and surrogate characters, "
+            f"not {entry_id!r}"
+        )
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise ValueError(f"metadata must be a dict, not {type(metadata).__name__}")
+    try:
+        stored = json.dumps(dict(metadata), allow_nan=False) if metadata else None
+    except TypeError as error:
+        raise ValueError(f"metadata must be a dict that JSON can hold: {error}") from error
+    return Row(str(entry_id), value, metadata=stored)
+
+
+def _is_storable(text: str) -> bool:
+    """Say whether SQLite keeps a text as it is, and its JSON functions read all of it."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,0 +1,28 @@
+"""Collections as files: written and read as JSON Lines, CSV, numpy and Parquet.
+
+Layer 8: imports ``database``, ``entries``, ``errors``, ``records``, ``registry``, ``schema``,
+``sources``, ``store`` and ``vectors``. ``exporting`` and ``importing`` are the two directions,
+``formats`` knows the formats by name, and each format has a module; ``vector_tables`` reads
+tables of vectors that other tools made. No word is printed and nothing is embedded here.
+"""
+
+from .exporting import ExportCounts, export_collection
+from .formats import FileFormat, format_of, open_rows
+from .importing import ImportCounts, import_rows
+from .values import FileRow, Header, Rows
+from .vector_tables import TableRows, TableSpec
+
+__all__ = [
+    "ExportCounts",
+    "FileFormat",
+    "FileRow",
+    "Header",
+    "ImportCounts",
+    "Rows",
+    "TableRows",
+    "TableSpec",
+    "export_collection",
+    "format_of",
+    "import_rows",
+    "open_rows",
+]

@@ -1,0 +1,189 @@
+"""What is missing: rows beside what is stored for them, and vectors that are there already.
+
+Layer 6: imports ``models``, ``records``, ``store`` and ``vectors``. The first of the three
+steps of every way to embed: find what is missing, embed it, store it. No model is called to
+embed and no table of a file is written here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from . import vectors
+from .models import EmbeddingModel, Item, Reading
+from .records import (
+    CollectionRecord,
+    EntryWarning,
+    NewEntry,
+    Refresh,
+    Row,
+    content_hash,
+    entry_hash,
+)
+from .store import Store
+from .vectors import ITEM_SIZE
+
+
+@dataclass
+class MissingContent:
+    """One distinct content and the rows that carry it; there is at least one."""
+
+    content_hash: bytes
+    rows: list[Row]
+    has_failed_before: bool = False
+    reading: Reading = field(default_factory=lambda: Reading(0))
+
+    @property
+    def content(self) -> Item:
+        """What is embedded."""
+        return self.rows[0].content
+
+    @property
+    def entry_ids(self) -> list[str]:
+        """The ids of the rows."""
+        return [str(row.entry_id) for row in self.rows]
+
+    def new_entries(self, blob: bytes, model: EmbeddingModel, *, store: bool) -> list[NewEntry]:
+        """Return what to write for each of the rows once the content has a vector.
+
+        Args:
+            store: whether the content is stored with it.
+        """
+        warnings = tuple(warnings_of(self.reading, model.max_tokens))
+        return [
+            NewEntry(
+                str(row.entry_id),
+                blob,
+                self.content_hash,
+                # Of rows that are one to the caller's own hash each keeps its content.
+                row.content if store else None,
+                row.metadata,
+                warnings,
+            )
+            for row in self.rows
+        ]
+
+
+@dataclass
+class Comparison:
+    """Rows compared with what is stored under their ids.
+
+    Attributes:
+        missing: what has to be embedded, one item a distinct content.
+        refreshes: what to write beside vectors that stay.
+        unchanged: how many rows need nothing at all.
+    """
+
+    missing: list[MissingContent]
+    refreshes: list[Refresh]
+    unchanged: int
+
+
+def compare(
+    store: Store,
+    collection: CollectionRecord,
+    model: EmbeddingModel,
+    rows: Sequence[Row],
+    *,
+    store_content: bool,
+    digest: Callable[[Item], bytes] = content_hash,
+) -> Comparison:
+    """Return what is missing of rows that have an id and something to embed.
+
+    Args:
+        store_content: whether contents are to be stored.
+        digest: the hash of a content.
+    """
+    states = store.find_states(collection.id, [str(row.entry_id) for row in rows])
+    missing: dict[bytes, MissingContent] = {}
+    refreshes: list[Refresh] = []
+    unchanged = 0
+    for row in rows:
+        entry_id = str(row.entry_id)
+        state = states.get(entry_id)
+        hashed = entry_hash(row.content, model, digest)
+        if state is None or not state.is_current(hashed, collection.dimensions):
+            missing.setdefault(hashed, MissingContent(hashed, [])).rows.append(row)
+        elif refresh := state.refresh(row, store=store_content):
+            refreshes.append(refresh)
+        else:
+            unchanged += 1
+    return Comparison(list(missing.values()), refreshes, unchanged)
+
+
+def warnings_of(
+    reading: Reading, max_tokens: int | None
+) -> Iterator[tuple[EntryWarning, int, int]]:
+    """Yield (warning, tokens, tokens lost) for what a model cannot read of a text."""
+    if max_tokens is not None and reading.tokens > max_tokens:
+        yield EntryWarning.TRUNCATED, reading.tokens, reading.tokens - max_tokens
+    if reading.is_unreadable:
+        yield EntryWarning.UNREADABLE, reading.tokens, reading.unknown_tokens
+
+
+class KnownVectors:
+    """The vectors of one collection, found by the hash of what they were made of.
+
+    During one run it also knows those that the run has replaced or deleted, for their
+    contents may only have moved to entries further down.
+
+    Args:
+        store: the file. A temporary table is made on its connection when it is needed.
+        collection_id: the collection.
+    """
+
+    def __init__(self, store: Store, collection_id: int) -> None:
+        self._store = store
+        self._collection_id = collection_id
+        self._has_table = False
+
+    def find(self, hashes: Iterable[bytes], dimensions: int | None) -> dict[bytes, bytes]:
+        """Return ``content hash -> blob`` of the vectors that are sound and of these dimensions."""
+        if dimensions is None:
+            return {}
+
+        def is_sound(blob: Any) -> bool:
+            is_whole = isinstance(blob, bytes) and len(blob) == ITEM_SIZE * dimensions
+            return is_whole and vectors.blob_is_usable(blob)
+
+        found = {}
+        for digest in hashes:
+            stored = self._store.iter_by_hash(self._collection_id, digest)
+            for blob in chain(stored, self._iter_set_aside(digest)):
+                if is_sound(blob):
+                    found[digest] = blob
+                    break
+        return found
+
+    def set_aside(self, entry_ids: Sequence[str]) -> None:
+        """Keep the vectors of entries that are about to be replaced or deleted."""
+        conn = self._store.conn
+        if not self._has_table:
+            conn.execute(
+                "create temp table if not exists _embed_replaced (collection_id integer,"
+                " content_hash blob, embedding blob, primary key (collection_id, content_hash))"
+            )
+            # Left over from an earlier run. Not dropped, which SQLite refuses while the
+            # caller reads what to embed over the same connection.
+            conn.execute("delete from temp._embed_replaced")
+            self._has_table = True
+        conn.execute(
+            "insert or ignore into temp._embed_replaced"
+            " select collection_id, content_hash, embedding"
+            " from embeddings where collection_id = ? and content_hash is not null"
+            " and id in (select value from json_each(?))",
+            (self._collection_id, json.dumps(entry_ids)),
+        )
+
+    def _iter_set_aside(self, digest: bytes) -> Iterator[Any]:
+        if self._has_table:
+            rows = self._store.conn.execute(
+                "select embedding from temp._embed_replaced"
+                " where collection_id = ? and content_hash = ?",
+                (self._collection_id, digest),
+            )
+            yield from (row[0] for row in rows.fetchall())

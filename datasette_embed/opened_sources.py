@@ -1,0 +1,148 @@
+"""Sources opened by what a caller or a collection says, and refused where that is unsafe.
+
+Layer 8: imports ``database``, ``errors``, ``records``, ``schema``, ``sources`` and ``store``.
+Whose rows may be read is decided here, how they are read in ``sources``.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from .database import open_database, sqlite3, translated
+from .errors import SourceError
+from .records import CollectionRecord
+from .schema import has_collections, refuse_foreign
+from .sources import Source, SourceSpec
+from .store import Store
+
+#: Asked before what costs money or cannot be taken back; True goes on.
+Confirm = Callable[[str], bool]
+
+
+def syncable(db: str, names: tuple[str, ...]) -> list[CollectionRecord]:
+    """Return the collections of these names; without names, all that have a source.
+
+    Raises:
+        SourceError: there is none; the file cannot be used.
+        CollectionNotFoundError: there is none of this name.
+    """
+    with closing(open_database(db)) as conn, translated(db):
+        refuse_foreign(conn, db)
+        store = Store(conn)
+        chosen = [store.get_collection(name) for name in names] or [
+            record for record in store.list_collections() if record.source
+        ]
+    if not chosen:
+        raise SourceError(db, "has no collection made from a table or a query: create one first")
+    return chosen
+
+
+@contextmanager
+def synced_source(
+    db: str, record: CollectionRecord, rows_from: str | None, confirm: Confirm | None
+) -> Iterator[Source]:
+    """Open what a collection says it was made from.
+
+    Args:
+        rows_from: the file that holds its rows, if they are not in ``db``.
+        confirm: asked before another file is read; None does not ask.
+
+    Raises:
+        SourceError: it does not say, or the answer was no.
+    """
+    subject = f"collection '{record.name}'"
+    if record.source is None:
+        words = ["datasette", "embed", "create", "--collection", record.name, db, "TABLE"]
+        again = shlex.join(words)
+        raise SourceError(subject, f"does not say what it was made from. Run this once: {again}")
+    spec = SourceSpec.from_json(record.source)
+    if not spec.is_elsewhere:
+        rows_from = db  # the other file is that of the collections whose rows are elsewhere
+    elif rows_from is None:
+        raise SourceError(subject, "its rows are in another file: name it with --from")
+    elif confirm:
+        # Whoever made this file decides what is read, and may not have meant well.
+        question = f"'{record.name}' asks to read this from {rows_from}: {spec}. Read it?"
+        require(confirm, subject, question)
+    with closing(open_database(rows_from)) as conn:
+        yield Source(conn, spec, rows_from)
+
+
+@contextmanager
+def opened_source(db: str, spec: SourceSpec, path: str, name: str) -> Iterator[Source]:
+    """Open what a collection is to be made from.
+
+    Args:
+        db: the file with the rows.
+        path: the file with the collection, if it is there; where the spec names no columns,
+            those the collection was made with are taken. The same call would otherwise stop
+            to work when the rows have come to suggest other columns.
+
+    Raises:
+        SourceError: as ``Source``; the table is where vectors are kept.
+    """
+    spec = _completed(spec, path, name)
+    with closing(open_database(db)) as conn:
+        with translated(db):
+            _refuse_our_own(conn, db, spec)
+        yield _opened(conn, db, spec)
+
+
+def is_elsewhere(db: str | Path, into: str | Path | None) -> bool:
+    """Say whether vectors put into a file are in another one than their rows."""
+    return into is not None and Path(into).resolve() != Path(db).resolve()
+
+
+def require(confirm: Confirm | None, subject: str, question: str) -> None:
+    """Go on only if the answer to a question is yes, or nobody is to be asked.
+
+    Raises:
+        SourceError: about ``subject``.
+    """
+    if confirm and not confirm(question):
+        raise SourceError(subject, f"nothing was changed, for the answer was no: {question}")
+
+
+def _completed(spec: SourceSpec, path: str, name: str) -> SourceSpec:
+    if spec.sql or spec.columns or spec.template or not Path(path).exists():
+        return spec
+    with closing(open_database(path)) as conn, translated(path):
+        record = Store(conn).find_collection(name)
+    if record is None or record.source is None:
+        return spec
+    made_from = SourceSpec.from_json(record.source)
+    if made_from.table != spec.table:
+        return spec
+    return replace(spec, columns=made_from.columns, template=made_from.template)
+
+
+def _refuse_our_own(conn: sqlite3.Connection, db: str, spec: SourceSpec) -> None:
+    """Refuse to embed the tables that hold the vectors."""
+    table = (spec.table or "").lower()
+    is_of_llm = table in ("collections", "embeddings") and has_collections(conn)
+    if is_of_llm or table.startswith("_embed_"):
+        raise SourceError(
+            db, f"'{spec.table}' is where the vectors are kept: name a table with texts of yours"
+        )
+
+
+def _opened(conn: sqlite3.Connection, db: str, spec: SourceSpec) -> Source:
+    """Open the source; what is wrong with the condition is said about the option."""
+    try:
+        return Source(conn, spec, db)
+    except SourceError as error:
+        if spec.where and _can_be_opened(conn, db, replace(spec, where=None)):
+            raise SourceError("--where", error.reason) from error
+        raise
+
+
+def _can_be_opened(conn: sqlite3.Connection, db: str, spec: SourceSpec) -> bool:
+    try:
+        Source(conn, spec, db)
+    except SourceError:
+        return False
+    return True
