@@ -7,9 +7,9 @@ contents in hand; what is read from a table or a file, and has to survive a kill
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import Any
@@ -20,6 +20,7 @@ from .database import (
     adopt_database,
     check_takes_writes,
     is_missing_file,
+    lock_of,
     translated,
     write_transaction,
 )
@@ -29,12 +30,13 @@ from .errors import (
     InvalidVectorError,
     ModelMismatchError,
     NotFoundError,
+    SourceError,
 )
-from .models import EmbeddingModel, Item, Kind, embed_items, read_items
+from .models import EmbeddingModel, Item, embed_query
 from .records import CollectionRecord, content_hash
 from .registry import check_model, get_registry
 from .schema import ensure_schema
-from .searching.exact import Hits
+from .searching.exact import Hits, nearest
 from .searching.matrix import MatrixSearch
 from .store import Store
 
@@ -92,6 +94,8 @@ class Collection:
         model_id: str | None = None,
         create: bool = True,
     ) -> None:
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"a collection's name must be text that is not blank, not {name!r}")
         self.name = name
         self._model = None if model is None else check_model(model)
         if create and is_missing_file(db):
@@ -99,7 +103,8 @@ class Collection:
         self.db, self._path, self._is_ours = adopt_database(db, create=create)
         self._store = Store(self.db.conn)
         self._search = MatrixSearch(self._store)
-        self._lock = threading.RLock()  # of a connection that several threads may share
+        self._has_searched = False
+        self._lock = lock_of(self.db.conn)
         try:
             with translated(self._path):
                 record = self._store.find_collection(name)
@@ -116,6 +121,11 @@ class Collection:
     ) -> None:
         """Settle on the model, by what was asked for and what is stored."""
         registered = get_registry().find(model_id) if model_id else None
+        if registered and self._model and registered.model_id != self._model.model_id:
+            raise ValueError(
+                f"model= is {self._model.model_id} and model_id= {registered.model_id}: "
+                "give one of them"
+            )
         if record is None:
             if not create:
                 known = [found.name for found in self._store.list_collections()]
@@ -265,8 +275,8 @@ class Collection:
         """Embed (id, value, metadata) triples, each batch in a transaction of its own.
 
         Of an id that comes twice the last one counts. A batch that fails leaves those before
-        it stored. A text of which the model knows no word is left out; the others are
-        embedded, and then it is named.
+        it stored. A text that is empty, or of which the model knows no word, is left out; the
+        others are embedded, and then it is named.
 
         Args:
             entries: may be a generator.
@@ -276,21 +286,27 @@ class Collection:
 
         Raises:
             EmbedError: as ``embed``.
-            ValueError: as ``embed``; ``batch_size`` is below 1.
+            ValueError: as ``embed``; ``batch_size`` is below 1; a triple that is none.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         remaining = iter(entries)
         model = self.model()
         with self._lock, translated(self._path):
-            self._record()
+            self._refuse_rows_of_a_table(self._record())
             check_takes_writes(self.db.conn)
             writer = EntryWriter(self._store, self._path, self.name, model, self.content_hash)
         size = min(batch_size, model.batch_size or batch_size)
         while batch := list(islice(remaining, size)):
-            with self._lock, translated(self._path):
+            with translated(self._path):
                 writer.write([row_of(*entry) for entry in batch], store=store, key=key)
         writer.check_readable()
+
+    def _refuse_rows_of_a_table(self, record: CollectionRecord) -> None:
+        """Refuse to add to what the next sync would take away again."""
+        if record.source is not None:
+            reason = "was made from a table or a query, and the next sync would remove this again"
+            raise SourceError(f"collection '{self.name}'", f"{reason}: use another collection")
 
     # -- searching -----------------------------------------------------------------
 
@@ -318,11 +334,8 @@ class Collection:
         model = self.model()
         with self._lock, translated(self._path):
             self._record().check_current(model)
-        model.check_items([value])
-        for reading in read_items(model, [value]):
-            model.check_known(reading)
-        vector = embed_items(model, [value], Kind.QUERY, key=key).vectors[0]
-        return self.similar_by_vector(vector, number, prefix=prefix)
+        vector = embed_query(model, value, key=key)
+        return self._nearest(vectors.encode(vector), number, None, prefix)
 
     def similar_by_id(
         self, id: str | int, number: int | None = 10, prefix: str | None = None
@@ -367,16 +380,17 @@ class Collection:
     def _nearest(
         self, blob: bytes, number: int | None, without: str | None, prefix: str | None
     ) -> list[Entry]:
-        if number is not None and number < 0:
-            raise ValueError(f"number must be 0 or more, or None for all, not {number}")
+        if number is not None and (not isinstance(number, int) or number < 0):
+            raise ValueError(f"number must be 0 or more, or None for all, not {number!r}")
         with self._lock, translated(self._path):
             record = self._record()
             k = self._store.count(self.id) if number is None else number
-            found = (
-                self._search.nearest(record, blob, k, without=without, prefix=prefix or "")
-                if k
-                else Hits([])
-            )
+            # Vectors are kept in memory from the second search on: many programs make one.
+            search = self._search.nearest if self._has_searched else partial(nearest, self._store)
+            self._has_searched = True
+            found = Hits([])
+            if k:
+                found = search(record, blob, k, without=without, prefix=prefix or "")
             details = self._store.find_details(self.id, [hit.entry_id for hit in found.hits])
         return [
             Entry(h.entry_id, h.score, *details.get(h.entry_id, (None, None))) for h in found.hits

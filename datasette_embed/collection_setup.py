@@ -40,7 +40,7 @@ def ensure_collection(
     with write_transaction(conn):
         collection = store.find_collection(name)
         check_collection(collection, model, source)
-        if collection is None or collection.source is None:
+        if collection is None or collection.fingerprint is None:
             # What another tool has stored beside its vectors stays there.
             has_contents = collection is not None and store.has_contents(collection.id)
             known = collection and collection.dimensions
@@ -49,11 +49,12 @@ def ensure_collection(
                     name,
                     model,
                     dimensions=known or model.dimensions,
-                    source=source.definition,
-                    store=store_content or (has_contents and source.definition is not None),
+                    store=has_contents and source.definition is not None,
                 )
             )
-        elif store_content and not collection.store:
+        if source.definition is not None and collection.source is None:
+            store.set_source(collection, source.definition)
+        if store_content and not collection.store:
             store.set_store(collection.id, True)
         job = records.find_unfinished(collection.id) or records.create(
             collection.id, name, model.model_id

@@ -6,9 +6,11 @@ opened here; Datasette's own connections are not. No table and no query belongs 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
@@ -16,7 +18,7 @@ from urllib.parse import quote
 # than the standard library's, so everybody takes the module from here.
 from datasette.utils.sqlite import sqlite3
 
-from .errors import SourceError
+from .errors import EmbedError, SourceError
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -27,11 +29,15 @@ DatabaseLike: TypeAlias = "Database | sqlite3.Connection | str | Path"
 
 __all__ = [
     "DatabaseLike",
+    "DeadlineError",
     "adopt_database",
     "check_takes_writes",
     "check_writable",
+    "deadline",
     "is_missing_file",
+    "lock_of",
     "open_database",
+    "patient",
     "quoted",
     "read_snapshot",
     "sqlite3",
@@ -44,8 +50,8 @@ BUSY_TIMEOUT_SECONDS = 5.0
 #: What SQLite says, and what a person can do about it.
 _REASONS = {
     "is locked": "is locked by another program: wait or close it, then run this again",
-    "readonly database": "is read-only: make the file and its folder writable, or put the "
-    "vectors in a file of their own with --into",
+    "readonly database": "is read-only: make the file and its folder writable, or keep the "
+    "vectors in another file",
     "not a database": "is not a SQLite database",
     "file is encrypted": "is not a SQLite database, or is encrypted",
     "malformed": "is damaged: SQLite finds the file malformed",
@@ -76,14 +82,19 @@ def open_database(
     path = Path(path)
     try:
         is_directory, is_there = path.is_dir(), path.exists()
+        str(path).encode("utf-8")  # which is how SQLite is given names
     except OSError as error:  # a name that is too long
         raise SourceError(str(path), f"cannot be opened: {error.strerror}") from error
+    except UnicodeEncodeError as error:
+        raise SourceError(ascii(str(path)), "cannot be opened: its name is not UTF-8") from error
     if is_directory:
         raise SourceError(str(path), "is a directory, not a SQLite file")
     if not is_there and not create:
         raise SourceError(str(path), "no such file")
     mode = ("rwc" if create else "rw") if writable else "ro"
     with translated(path):
+        if not writable:
+            _roll_back_journal(path)
         try:
             return _connect(path, f"mode={mode}")
         except sqlite3.OperationalError as error:
@@ -95,6 +106,17 @@ def open_database(
             if writable or not is_closed or any(file.exists() for file in left_over):
                 raise
             return _connect(path, "mode=ro&immutable=1")
+
+
+def _roll_back_journal(path: Path) -> None:
+    """Undo what a killed program left half written, which a reader may not do.
+
+    SQLite does that when the file is opened for writing; where that is not possible, opening
+    for reading says why.
+    """
+    if Path(f"{path}-journal").exists():
+        with suppress(sqlite3.Error):
+            _connect(path, "mode=rw").close()
 
 
 def _connect(path: Path, options: str) -> sqlite3.Connection:
@@ -150,6 +172,40 @@ def check_takes_writes(conn: sqlite3.Connection) -> None:
         conn.execute("update collections set id = id where 0")
 
 
+class DeadlineError(EmbedError):
+    """SQLite was stopped, for the ``seconds`` it had are over."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"takes longer than {seconds:g} seconds")
+
+
+@contextmanager
+def deadline(conn: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    """Stop what the block asks of a connection after so many seconds.
+
+    For what a file says that may be a stranger's: a view or a condition can be made to run
+    for ever.
+
+    Raises:
+        DeadlineError: instead of what the block raises when it is stopped.
+    """
+    end = perf_counter() + seconds
+    conn.set_progress_handler(lambda: perf_counter() > end, _INSTRUCTIONS_PER_LOOK)
+    try:
+        yield
+    except (sqlite3.Error, SourceError) as error:
+        if perf_counter() > end:
+            raise DeadlineError(seconds) from error
+        raise
+    finally:
+        conn.set_progress_handler(None, 0)
+
+
+#: SQLite's instructions between two looks at the clock, about 0.1 ms.
+_INSTRUCTIONS_PER_LOOK = 1_000
+
+
 @contextmanager
 def read_snapshot(conn: sqlite3.Connection) -> Iterator[None]:
     """Let everything the block reads be of one moment."""
@@ -160,7 +216,36 @@ def read_snapshot(conn: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        conn.execute("rollback")
+        if conn.in_transaction:  # some errors end it
+            conn.execute("rollback")
+
+
+#: How long something paid for waits to be written while another program is writing.
+PATIENCE_MS = 60_000
+
+
+@contextmanager
+def patient(conn: sqlite3.Connection) -> Iterator[None]:
+    """Let the block wait for other writers longer than a connection usually does."""
+    before = conn.execute("pragma busy_timeout").fetchone()[0]
+    conn.execute(f"pragma busy_timeout = {max(before, PATIENCE_MS)}")
+    try:
+        yield
+    finally:
+        conn.execute(f"pragma busy_timeout = {before}")
+
+
+# A connection takes no weak reference, so locks are found by its address. Two connections
+# that meet in one lock wait for each other now and then, and no harm is done.
+_LOCKS = [threading.RLock() for _ in range(1_024)]
+
+
+def lock_of(conn: sqlite3.Connection) -> AbstractContextManager[object]:
+    """Return the lock of a connection, for objects in several threads that share it.
+
+    To be held around statements, not while a model computes.
+    """
+    return _LOCKS[(id(conn) >> 4) % len(_LOCKS)]
 
 
 @contextmanager
@@ -209,6 +294,7 @@ def adopt_database(db: Any, *, create: bool) -> tuple[Database, str, bool]:
 
     is_ours = db is None or isinstance(db, str | Path)
     if isinstance(db, sqlite_utils.Database):
+        _refuse_row_factory(db.conn)
         return db, _path_of(db.conn), False
     if db is None or str(db) == MEMORY:
         conn = sqlite3.connect(MEMORY, isolation_level=None, check_same_thread=False)
@@ -218,6 +304,7 @@ def adopt_database(db: Any, *, create: bool) -> tuple[Database, str, bool]:
         except SourceError:
             conn = open_database(db)  # it can be searched at least
     elif hasattr(db, "execute") and hasattr(db, "total_changes"):
+        _refuse_row_factory(db)
         conn = db
     else:
         raise TypeError(
@@ -236,3 +323,17 @@ def is_missing_file(db: Any) -> bool:
 
 def _path_of(conn: sqlite3.Connection) -> str:
     return str(conn.execute("pragma database_list").fetchone()[2]) or "the database in memory"
+
+
+def _refuse_row_factory(conn: sqlite3.Connection) -> None:
+    """Refuse a connection whose rows have no positions.
+
+    Raises:
+        TypeError: it makes dicts of them, for example.
+    """
+    row = conn.execute("select 1").fetchone()
+    if not isinstance(row, tuple) and type(row).__name__ != "Row":
+        raise TypeError(
+            f"this connection returns rows of type {type(row).__name__}: open one without "
+            "a row_factory, or with sqlite3.Row"
+        )

@@ -1,6 +1,7 @@
 """Entries as rows of SQLite: what is stored under an id, read and written.
 
-Layer 4: imports ``database``, ``errors``, ``models``, ``records`` and ``schema``. Knows one
+Layer 4: imports ``database``, ``errors``, ``models``, ``records``, ``schema``
+and ``strict_json``. Knows one
 connection and the ids of collections, not the collections. Its writing methods run inside a
 transaction that the caller has opened.
 """
@@ -10,13 +11,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from . import schema
 from .database import sqlite3
 from .errors import EntryNotFoundError
 from .models import Item
 from .records import CollectionRecord, EntryState, EntryWarning, NewEntry, Refresh
+from .strict_json import json_value
+
+#: Memory for the values of one window.
+WINDOW_BYTES = 64 * 1024 * 1024
 
 
 class Entries:
@@ -79,7 +84,12 @@ class Entries:
         return row[0] if isinstance(row[0], bytes) else b""
 
     def iter_embeddings(
-        self, collection_id: int, window: int = 10_000, *, prefix: str = ""
+        self,
+        collection_id: int,
+        window: int = 10_000,
+        *,
+        prefix: str = "",
+        size: int | None = None,
     ) -> Iterator[list[tuple[str, Any]]]:
         """Yield lists of (entry id, stored value) in the order of ids.
 
@@ -89,37 +99,54 @@ class Entries:
         Args:
             window: the longest list.
             prefix: only ids that begin with this, case and wildcards taken as they are.
+            size: the bytes of a sound value. Of any other None is yielded, whatever it
+                holds: a stranger's file may hold gigabytes.
         """
+        value, sizes = "embedding", []
+        if size is not None:
+            value, sizes = "case when length(embedding) = ? then embedding end", [size]
+            window = max(1, min(window, WINDOW_BYTES // max(1, size)))
         begins, parameters = self._beginning_with(prefix)
         last, comparison = "", ">="
         while rows := self.conn.execute(
-            f"select id, embedding from embeddings where collection_id = ? and id {comparison} ?"
-            f" and typeof(id) = 'text' and {begins} order by id limit ?",
-            (collection_id, last, *parameters, window),
+            f"select id, {value} from embeddings where collection_id = ?"
+            f" and id collate binary {comparison} ? and typeof(id) = 'text' and {begins}"
+            " order by id collate binary limit ?",
+            (*sizes, collection_id, last, *parameters, window),
         ).fetchall():
             yield rows
             last, comparison = rows[-1][0], ">"
 
     @property
+    def encoding(self) -> str:
+        """Python's name of the file's encoding of text."""
+        name = str(self.conn.execute("pragma encoding").fetchone()[0])
+        return {"UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}.get(name, "utf-8")
+
+    @property
     def is_utf8(self) -> bool:
         """Whether the file keeps text as UTF-8, so that its order of ids is that of Python."""
-        return bool(self.conn.execute("pragma encoding").fetchone()[0] == "UTF-8")
+        return self.encoding == "utf-8"
 
     def _beginning_with(self, prefix: str) -> tuple[str, list[str]]:
         """Return an SQL condition for ids that begin with a prefix, and its parameters."""
         end = end_of_prefix(prefix)
         if end is not None and self.is_utf8:
-            return "id >= ? and id < ?", [prefix, end]
+            return "id collate binary >= ? and id collate binary < ?", [prefix, end]
         return "substr(id, 1, length(?)) = ?", [prefix, prefix]
 
     def find_embeddings(self, collection_id: int, entry_ids: Sequence[str]) -> dict[str, bytes]:
         """Return the stored blobs of these entries; an id without one is absent."""
-        rows = self.conn.execute(
-            "select e.id, e.embedding from json_each(?) as wanted cross join embeddings as e"
-            " on e.collection_id = ? and e.id = wanted.value where typeof(e.embedding) = 'blob'",
-            (json.dumps(entry_ids), collection_id),
-        )
-        return {row[0]: row[1] for row in rows}
+        found = {}
+        # One by one, for JSON would end an id at the character NUL.
+        for entry_id in entry_ids:
+            for (blob,) in self.conn.execute(
+                "select embedding from embeddings where collection_id = ? and id = ?"
+                " and typeof(embedding) = 'blob'",
+                (collection_id, entry_id),
+            ):
+                found[entry_id] = blob
+        return found
 
     def find_contents(self, collection_id: int, entry_ids: Sequence[str]) -> dict[str, str]:
         """Return the stored content of these entries, where it is stored."""
@@ -134,13 +161,18 @@ class Entries:
         Metadata that is no JSON comes as the text that is stored; what is no UTF-8, with
         U+FFFD in the place of each mistake.
         """
-        rows = self.conn.execute(
-            "select e.id, cast(e.content as blob), cast(e.metadata as blob)"
-            " from json_each(?) as wanted cross join embeddings as e"
-            " on e.collection_id = ? and e.id = wanted.value",
-            (json.dumps(entry_ids), collection_id),
-        )
-        return {row[0]: (_decoded(row[1]), _read_metadata(_decoded(row[2]))) for row in rows}
+        encoding = self.encoding
+        found = {}
+        # One by one, for JSON would end an id at the character NUL.
+        for entry_id in entry_ids:
+            for content, metadata in self.conn.execute(
+                "select cast(content as blob), cast(metadata as blob) from embeddings"
+                " where collection_id = ? and id = ?",
+                (collection_id, entry_id),
+            ):
+                texts = [_decoded(value, encoding) for value in (content, metadata)]
+                found[entry_id] = texts[0], _read_metadata(texts[1])
+        return found
 
     def write_entries(
         self, collection_id: int, entries: Sequence[NewEntry], *, keep_metadata: bool = False
@@ -193,10 +225,17 @@ class Entries:
         self.conn.executemany(
             "update embeddings set content = coalesce(?, content),"
             " content_blob = coalesce(?, content_blob), metadata = coalesce(?, metadata),"
-            " updated = ? where collection_id = ? and id = ?",
+            " updated = ? where collection_id = ? and id = ? and content_hash is ?",
             [
-                (*_content_columns(r.content), r.metadata, updated, collection_id, r.entry_id)
-                for r in refreshes
+                (
+                    *_content_columns(refresh.content),
+                    refresh.metadata,
+                    updated,
+                    collection_id,
+                    refresh.entry_id,
+                    refresh.content_hash,
+                )
+                for refresh in refreshes
             ],
         )
 
@@ -245,19 +284,15 @@ def _content_columns(content: Item | None) -> tuple[str | None, bytes | None]:
     return (content, None) if isinstance(content, str) else (None, content)
 
 
-def _decoded(stored: bytes | None) -> str | None:
-    return None if stored is None else stored.decode("utf-8", "replace")
+def _decoded(stored: bytes | None, encoding: str) -> str | None:
+    return None if stored is None else stored.decode(encoding, "replace")
 
 
 def _read_metadata(stored: str | None) -> Any:
     try:
-        return json.loads(stored, parse_constant=_refuse_constant) if stored else None
-    except (ValueError, TypeError, RecursionError):
+        return json_value(stored) if stored else None
+    except (ValueError, TypeError):
         return stored
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def end_of_prefix(prefix: str) -> str | None:

@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from . import vectors
-from .database import write_transaction
+from .database import lock_of, patient, write_transaction
 from .errors import CollectionNotFoundError, DimensionMismatchError, UnreadableTextError
 from .missing import KnownVectors, MissingContent, compare
 from .models import EmbeddingModel, Item, Kind, embed_items, read_items
-from .records import CollectionRecord, Row
+from .records import CollectionRecord, Row, check_entry_id
 from .schema import ensure_schema, has_latest_columns
 from .store import Store
 
@@ -50,6 +50,7 @@ class EntryWriter:
         self._model = model
         self._digest = digest
         self._unreadable: list[str] = []
+        self._lock = lock_of(store.conn)
         self._is_ready = False
         self._collection = store.get_collection(name)
         self._collection.check_current(model)
@@ -95,20 +96,21 @@ class EntryWriter:
         rows = list({row.entry_id: row for row in rows}.values())
         self._model.check_items(row.content for row in rows)
         keep = store or self._collection.store
-        found = compare(
-            self._store,
-            self._collection,
-            self._model,
-            rows,
-            store_content=keep,
-            digest=self._digest,
-        )
+        with self._lock:
+            found = compare(
+                rows,
+                self._store.find_states(self._collection.id, [str(row.entry_id) for row in rows]),
+                self._model,
+                dimensions=self._collection.dimensions,
+                store_content=keep,
+                digest=self._digest,
+            )
         missing = self._readable(found.missing)
-        blobs = self._known.find(
-            (item.content_hash for item in missing), self._collection.dimensions
-        )
+        with self._lock:
+            hashes = [item.content_hash for item in missing]
+            blobs = self._known.find(hashes, self._collection.dimensions)
         blobs |= self._embed([item for item in missing if item.content_hash not in blobs], key)
-        with write_transaction(self._store.conn):
+        with self._lock, patient(self._store.conn), write_transaction(self._store.conn):
             self._check_still_there()
             collection = self._make_ready()
             if blobs and collection.dimensions is None:
@@ -123,17 +125,17 @@ class EntryWriter:
         self._collection, self._is_ready = collection, True
 
     def check_readable(self) -> None:
-        """Name the texts that were left out because the model knows no word of them.
+        """Name what was left out because it is empty, or because the model knows no word of it.
 
         Raises:
-            UnreadableTextError: there are such texts.
+            UnreadableTextError: there is such a content.
         """
         if self._unreadable:
             listed = ", ".join(self._unreadable[:5]) + (", …" if len(self._unreadable) > 5 else "")
             raise UnreadableTextError(
                 self._model.model_id,
-                f"does not know a single word of {len(self._unreadable)} of the texts, which "
-                f"were left out ({listed}). Use a multilingual model",
+                f"can make nothing of {len(self._unreadable)} of the entries, which were left "
+                f"out ({listed}): they are empty, or it does not know a single word of them",
             )
 
     def _embed(self, missing: list[MissingContent], key: str | None) -> dict[bytes, bytes]:
@@ -153,9 +155,7 @@ class EntryWriter:
         readable = []
         for item, reading in zip(missing, readings, strict=True):
             item.reading = reading
-            try:
-                self._model.check_known(reading)
-            except UnreadableTextError:
+            if item.rows[0].is_blank or reading.is_unknown:
                 self._unreadable += item.entry_ids
             else:
                 readable.append(item)
@@ -167,10 +167,12 @@ class EntryWriter:
             raise DimensionMismatchError(expected, actual)
 
     def _check_still_there(self) -> None:
-        """Refuse to write into a collection that was deleted while the model computed."""
+        """Refuse to write into a collection that was deleted, or has begun to be embedded
+        with another version of the model, while this one computed."""
         record = self._store.get_collection(self._collection.name)
         if not record.is_same(self._collection):
             raise CollectionNotFoundError(self._collection.name)
+        record.check_current(self._model)
 
 
 def row_of(entry_id: Any, value: Item, metadata: Mapping[str, Any] | None) -> Row:
@@ -179,20 +181,13 @@ def row_of(entry_id: Any, value: Item, metadata: Mapping[str, Any] | None) -> Ro
     Raises:
         ValueError: an id or metadata that cannot be stored.
     """
-    if isinstance(entry_id, bytes) or entry_id is None or not _is_storable(str(entry_id)):
-        raise ValueError(
-            "an id must be a number, or text without NUL and surrogate characters, "
-            f"not {entry_id!r}"
-        )
+    text = check_entry_id(entry_id)
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(f"entry '{text}': a text with surrogate characters cannot be stored")
     if metadata is not None and not isinstance(metadata, Mapping):
         raise ValueError(f"metadata must be a dict, not {type(metadata).__name__}")
     try:
         stored = json.dumps(dict(metadata), allow_nan=False) if metadata else None
     except TypeError as error:
         raise ValueError(f"metadata must be a dict that JSON can hold: {error}") from error
-    return Row(str(entry_id), value, metadata=stored)
-
-
-def _is_storable(text: str) -> bool:
-    """Say whether SQLite keeps a text as it is, and its JSON functions read all of it."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+    return Row(text, value, metadata=stored)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import schema, vectors
-from .database import sqlite3
+from .database import DeadlineError, deadline, sqlite3
 from .errors import OutdatedCollectionError, SourceError
 from .records import CollectionRecord
 from .registry import Registry
@@ -21,6 +21,8 @@ from .store import Store
 
 #: Entries named for each kind of problem.
 EXAMPLES = 5
+#: Longest one look at the rows of a collection may take.
+LIMIT_SECONDS = 2.0
 
 
 @dataclass
@@ -69,7 +71,13 @@ def find_problems(
             try:
                 spec = SourceSpec.from_json(record.source)
                 if not spec.is_elsewhere:
-                    Source(source_conn, spec, path)
+                    with deadline(source_conn, LIMIT_SECONDS):
+                        Source(source_conn, spec, path)
+            except DeadlineError as error:
+                yield Problem(
+                    record.name,
+                    f"its rows cannot be looked at within {error.seconds:g} seconds",
+                )
             except SourceError as error:
                 yield Problem(record.name, f"its rows cannot be read: {error}")
     yield from _file_problems(conn)
@@ -137,7 +145,14 @@ def _file_problems(conn: sqlite3.Connection) -> Iterator[Problem]:
             drops = "; ".join(f"drop trigger {name}" for name in sorted(present))
             yield Problem(None, f"our tables are gone but not their triggers. Run: {drops}")
         return
-    if missing := schema.missing_triggers(conn):
+    if missing := schema.missing_tables(conn):
+        yield Problem(
+            None,
+            f"tables are missing ({', '.join(missing)}), which stops programs that delete "
+            "collections: the next create or sync restores them",
+        )
+    has_none = not conn.execute("select 1 from collections limit 1").fetchone()
+    if (missing := schema.missing_triggers(conn)) and not has_none:
         yield Problem(
             None,
             f"triggers are missing ({', '.join(missing)}): the next create or sync restores them",

@@ -1,9 +1,9 @@
 """Records out of a CSV, TSV, JSON or newline-delimited JSON file.
 
-Layer 2: imports ``errors``. Bytes to text, and text to one dict a record; what becomes an
-id and what becomes content is decided in ``inputs``. sqlite-utils' ``rows_from_file`` reads
-the same formats, but tries no encodings, takes newline-delimited JSON for JSON, and guesses
-that a column of words is separated by one of their letters.
+Layer 2: imports ``errors`` and ``strict_json``. Bytes to text, and text to one dict a record;
+what becomes an id and what becomes content is decided in ``inputs``. sqlite-utils'
+``rows_from_file`` reads the same formats, but tries no encodings, takes newline-delimited
+JSON for JSON, and guesses that a column of words is separated by one of their letters.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import IO, Any, NamedTuple, TextIO
 
 from .errors import SourceError
+from .strict_json import json_value
 
 _CHUNK_BYTES = 1 << 20
 #: The most the csv module takes on every platform (its own limit is 131,072 characters).
@@ -188,25 +189,9 @@ def _is_json(line: str) -> bool:
     return True
 
 
-def _parsed(text: str) -> Any:
-    """Return what a JSON text says.
-
-    Raises:
-        ValueError: it is no JSON; NaN and Infinity, which Python would take, are none.
-    """
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
 def _read_json(text: TextIO, path: str) -> Iterator[Record]:
     try:
-        value = _parsed(text.read())
+        value = json_value(text.read())
     except ValueError as error:
         raise SourceError(path, f"is not JSON: {error}") from error
     if isinstance(value, dict):
@@ -231,9 +216,11 @@ def _read_lines(text: TextIO, path: str) -> Iterator[Record]:
         if not line.strip():
             continue
         try:
-            record = _parsed(line)
+            record = json_value(line)
         except ValueError as error:
-            raise SourceError(path, f"line {number:,} is not JSON: {error}") from error
+            # Its own line is counted inside of this one.
+            reason = getattr(error, "msg", error)
+            raise SourceError(path, f"line {number:,} is not JSON: {reason}") from error
         if not isinstance(record, dict):
             raise SourceError(path, f"line {number:,} is no JSON object, one a line is expected")
         yield Record(f"line {number:,}", record)
@@ -242,7 +229,7 @@ def _read_lines(text: TextIO, path: str) -> Iterator[Record]:
 def _read_delimited(text: TextIO, path: str, delimiter: str) -> Iterator[Record]:
     # Strict, or a quotation mark that is never closed would swallow the rest of the file.
     reader = csv.reader(text, delimiter=delimiter, strict=True)
-    with _long_fields():
+    with long_fields():
         try:
             names: list[str] = []
             for values in reader:
@@ -280,7 +267,7 @@ def _checked_names(names: list[str], path: str) -> list[str]:
 
 
 @contextmanager
-def _long_fields() -> Iterator[None]:
+def long_fields() -> Iterator[None]:
     """Let the csv module read fields of any length, and put its limit back."""
     before = csv.field_size_limit(_LONGEST_FIELD)
     try:

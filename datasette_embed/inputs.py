@@ -1,10 +1,9 @@
 """Rows that come from outside: files of records, queries over databases, folders.
 
 Layer 7: imports ``database``, ``errors``, ``input_files``, ``input_rows``, ``models`` and
-``records``. Each
-class here is a source of rows for the engine (``path``, ``name``, ``definition``,
-``iter_windows``) whose definition is not stored, since nobody could read standard input
-again. Nothing is embedded or written to a file here.
+``records``. Each class here is a source of rows for the engine (``path``, ``name``,
+``definition``, ``iter_windows``) whose definition is not stored, since nobody could read
+standard input again. Nothing is embedded here, and no file of the user's is written.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from itertools import chain
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, cast
@@ -176,6 +176,11 @@ class FolderRows:
                 entry_id = file.relative_to(folder).as_posix()
                 self.repeated += files.get(entry_id, file) != file
                 files[entry_id] = file
+        self._problems = [
+            Row(None, "", f"Could not read folder {error.filename}: {error.strerror}")
+            for folder, pattern in folders
+            for error in (_unreadable(folder) if "**" in pattern else ())
+        ]
         if not files:
             raise SourceError(self.path, f"no file matches {_listed(p for _, p in folders)}")
         self._files = sorted(files.items())
@@ -188,7 +193,8 @@ class FolderRows:
 
     def iter_windows(self, size: int = 1_000) -> Iterator[list[Row]]:
         """Yield the files in lists of at most ``size``, or about 32 MB."""
-        yield from windows((self._row(*item) for item in self._files), size)
+        rows = (self._row(*item) for item in self._files)
+        yield from windows(chain(self._problems, rows), size)
 
     def _row(self, entry_id: str, file: Path) -> Row:
         try:
@@ -208,6 +214,14 @@ class FolderRows:
         if text is None:
             return Row(entry_id, "", f"Could not decode text in file {file}")
         return Row(entry_id, self._shape.text(text))
+
+
+def _unreadable(folder: str) -> list[OSError]:
+    """Return an error for each folder below this one that a pattern passes over in silence."""
+    errors: list[OSError] = []
+    for _ in os.walk(folder, onerror=errors.append):
+        pass
+    return errors
 
 
 # -- opening -----------------------------------------------------------------------
@@ -238,19 +252,25 @@ def open_file(
     name = path if stdin is None else STANDARD_INPUT
     with ExitStack() as stack:
         try:
-            if stdin is None:
-                file: IO[bytes] = stack.enter_context(open(path, "rb"))
-            else:
-                # To be read more than once, for the encoding and for the format.
-                file = cast(
-                    IO[bytes], stack.enter_context(SpooledTemporaryFile(max_size=WINDOW_BYTES))
-                )
-                shutil.copyfileobj(stdin, file)
-                file.seek(0)
+            file = stack.enter_context(open(path, "rb")) if stdin is None else stdin
+            if stdin is not None or not file.seekable():  # a pipe: <(…) of a shell
+                file = stack.enter_context(_spooled(file))
             text = open_text(file, name, encodings)
             return RecordRows(read_records(text, name, format), name, name, shape)
         except OSError as error:
             raise SourceError(name, f"cannot be read: {error.strerror or error}") from error
+
+
+def _spooled(stream: IO[bytes]) -> IO[bytes]:
+    """Return the content of a stream, to be read more than once: for encoding and format."""
+    file = cast(IO[bytes], SpooledTemporaryFile(max_size=WINDOW_BYTES))
+    try:
+        shutil.copyfileobj(stream, file)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def read_item(path: str, stdin: IO[bytes] | None = None, *, binary: bool = False) -> Item:

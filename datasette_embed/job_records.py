@@ -155,8 +155,10 @@ class JobRecords:
         if not schema.has_our_tables(self.conn):
             return None
         row = self.conn.execute(
-            f"{_SELECT} where collection_id = ? and status in (?, ?, ?, ?)"
-            " order by id desc limit 1",
+            # By name and model too: SQLite reuses the id of a deleted collection.
+            f"{_SELECT} where collection_id = ? and status in (?, ?, ?, ?) and exists (select 1"
+            " from collections as c where c.id = collection_id and c.name = collection"
+            " and c.model = model_id) order by id desc limit 1",
             (collection_id, *(status.value for status in UNFINISHED)),
         ).fetchone()
         return _record(row) if row else None
@@ -274,7 +276,11 @@ class JobRecords:
             " 1 + coalesce(max(f.attempts), 0) from _embed_failures as f where f.entry_id = ?"
             " and f.job_id in (select other.id from _embed_jobs as other join _embed_jobs as this"
             " on this.collection_id = other.collection_id where this.id = ?)",
-            [(job_id, f.entry_id, f.content_hash, f.message, f.entry_id, job_id) for f in failures],
+            [
+                (job_id, entry_id, failure.content_hash, message, entry_id, job_id)
+                for failure in failures
+                for entry_id, message in [map(_storable, (failure.entry_id, failure.message))]
+            ],
         )
 
     def known_failures(self, collection_id: int) -> set[tuple[str, bytes]]:
@@ -285,6 +291,16 @@ class JobRecords:
             (collection_id,),
         )
         return set(rows.fetchall())
+
+    def forget_healed(self, job: JobRecord) -> None:
+        """Drop the failures of the job's collection whose content has a vector by now."""
+        self.conn.execute(
+            "delete from _embed_failures where job_id in"
+            " (select id from _embed_jobs where collection_id = ?) and exists (select 1"
+            " from embeddings as e where e.collection_id = ? and e.id = entry_id"
+            " and e.content_hash = _embed_failures.content_hash)",
+            (job.collection_id, job.collection_id),
+        )
 
     def forget_failures(self, job: JobRecord, still_failing: Iterable[str]) -> None:
         """Drop every recorded failure of the job's collection that this job did not meet."""
@@ -348,3 +364,8 @@ def _process_exists(process_id: int, token: str) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _storable(text: str) -> str:
+    """Return a text that SQLite takes; a file's name may hold bytes that are no text."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from .batches import BatchEmbedder, Paused, cut_into_batches, first_line
-from .database import sqlite3, translated, write_transaction
+from .database import patient, sqlite3, translated, write_transaction
 from .errors import (
     EmbedError,
     JobStateError,
@@ -32,8 +32,6 @@ WINDOW_ROWS = 1_000
 FAILURES_BEFORE_PAUSE = 25
 #: What a failure says in place of an id.
 NO_ID = "(a row without an id)"
-#: How long a batch waits to be written while another program is writing.
-BUSY_TIMEOUT_MS = 60_000
 
 
 class JobRun:
@@ -106,12 +104,11 @@ class JobRun:
             if self.collection.fingerprint != self.model.fingerprint:
                 self._store.set_fingerprint(self.collection, self.model.fingerprint)
                 self.collection = self._store.get_collection(self.collection.name)
-        # A batch that was paid for is not given up because another program is writing.
-        self.conn.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_MS}")
         self._claim = claim
         self._known_failures = self._records.known_failures(self.collection.id)
         try:
-            with translated(self.path):
+            # A batch that was paid for is not given up because another program is writing.
+            with translated(self.path), patient(self.conn):
                 self._run(claim)
                 self._end(claim, JobStatus.FINISHED, None)
             return JobStatus.FINISHED
@@ -144,7 +141,10 @@ class JobRun:
             self._run_window(claim, window)
         with write_transaction(self.conn):
             self._records.checkpoint(claim, self.counts)
-            self._records.forget_failures(self.job, self._failing)
+            if self.source.definition is None:  # it has met only some of the entries
+                self._records.forget_healed(self.job)
+            else:
+                self._records.forget_failures(self.job, self._failing)
             if self._remove:
                 self.counts.removed += self._delete_unseen()
             if self.collection.is_rebuilding:
@@ -219,11 +219,12 @@ class JobRun:
         blank_ids = [row.entry_id for row in blank if row.entry_id is not None]
         self.counts.blank += len(blank)
         filled = [row for row in window if not row.is_blank and row.entry_id is not None]
+        sound = [row for row in filled if not row.problem]
         found = compare(
-            self._store,
-            self.collection,
+            sound,
+            self._store.find_states(self.collection.id, [str(row.entry_id) for row in sound]),
             self.model,
-            [row for row in filled if not row.problem],
+            dimensions=self.collection.dimensions,
             store_content=self.collection.store,
         )
         for item in found.missing:
@@ -235,9 +236,7 @@ class JobRun:
         self.counts.rows_done += len(blank) + found.unchanged + len(found.refreshes)
         if self._remove:
             seen = [(row.entry_id,) for row in filled]
-            self.conn.execute("begin")
             self.conn.executemany("insert or ignore into temp._embed_seen values (?)", seen)
-            self.conn.execute("commit")
         blanked = list(self._store.find_states(self.collection.id, blank_ids))
         return found.missing, found.refreshes, blanked
 

@@ -8,7 +8,7 @@ embed and no table of a file is written here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from . import vectors
 from .models import EmbeddingModel, Item, Reading
 from .records import (
-    CollectionRecord,
+    EntryState,
     EntryWarning,
     NewEntry,
     Refresh,
@@ -84,29 +84,29 @@ class Comparison:
 
 
 def compare(
-    store: Store,
-    collection: CollectionRecord,
-    model: EmbeddingModel,
     rows: Sequence[Row],
+    states: Mapping[str, EntryState],
+    model: EmbeddingModel,
     *,
+    dimensions: int | None,
     store_content: bool,
     digest: Callable[[Item], bytes] = content_hash,
 ) -> Comparison:
     """Return what is missing of rows that have an id and something to embed.
 
     Args:
+        states: what is stored under their ids.
+        dimensions: of the collection's vectors; None while that is not known.
         store_content: whether contents are to be stored.
         digest: the hash of a content.
     """
-    states = store.find_states(collection.id, [str(row.entry_id) for row in rows])
     missing: dict[bytes, MissingContent] = {}
     refreshes: list[Refresh] = []
     unchanged = 0
     for row in rows:
-        entry_id = str(row.entry_id)
-        state = states.get(entry_id)
+        state = states.get(str(row.entry_id))
         hashed = entry_hash(row.content, model, digest)
-        if state is None or not state.is_current(hashed, collection.dimensions):
+        if state is None or not state.is_current(hashed, dimensions):
             missing.setdefault(hashed, MissingContent(hashed, [])).rows.append(row)
         elif refresh := state.refresh(row, store=store_content):
             refreshes.append(refresh)

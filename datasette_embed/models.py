@@ -22,6 +22,7 @@ from .errors import (
     InvalidVectorError,
     MissingKeyError,
     ProviderError,
+    SourceError,
     UnreadableTextError,
 )
 
@@ -161,7 +162,7 @@ class EmbeddingModel(ABC):
         return [Reading(self.count_tokens(text)) for text in texts]
 
     def check_known(self, reading: Reading) -> None:
-        """Refuse a text to search for of which this model knows nothing.
+        """Refuse a text of which this model knows nothing: its vector would be any such text's.
 
         Raises:
             UnreadableTextError: it says what kind of model would.
@@ -291,3 +292,21 @@ def embed_items(
         raise
     except Exception as error:  # a plugin's model may raise anything
         raise ProviderError.from_exception(model.model_id, error) from error
+
+
+def embed_query(model: EmbeddingModel, item: Item, *, key: str | None = None) -> np.ndarray:
+    """Return the vector to search for: float32, shape ``(dimensions,)``.
+
+    Raises:
+        ValueError: the model does not take items of this type.
+        SourceError: there is nothing to search for.
+        UnreadableTextError: the model knows no word of the text.
+        EmbedError: as ``embed_items``.
+    """
+    model.check_items([item])
+    if is_blank(item) if isinstance(item, str) else not item:
+        raise SourceError("the text to search for", "is empty")
+    for reading in read_items(model, [item]):
+        model.check_known(reading)
+    vector: np.ndarray = embed_items(model, [item], Kind.QUERY, key=key).vectors[0]
+    return vector

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .collection_setup import check_collection
-from .database import open_database, sqlite3, translated, write_transaction
+from .database import open_database, patient, sqlite3, translated, write_transaction
 from .entry_writer import EntryWriter
 from .missing import MissingContent
 from .models import EmbeddingModel, Kind, embed_items, read_items
@@ -82,7 +82,7 @@ def embed_entry(
     digest = entry_hash(row.content, model)
     item = MissingContent(digest, [row], reading=reading)
     with closing(open_database(path, writable=True, create=True)) as conn, translated(path):
-        _write(conn, path, name, model, item, blob, store)
+        _write(conn, path, name, model, OneRow(row, path), item, blob, store)
     return blob
 
 
@@ -91,6 +91,7 @@ def _write(
     path: str,
     name: str,
     model: EmbeddingModel,
+    source: OneRow,
     item: MissingContent,
     blob: bytes,
     store_content: bool,
@@ -101,8 +102,9 @@ def _write(
         ModelMismatchError: somebody made it with another model while this one computed.
     """
     store = Store(conn)
-    with write_transaction(conn):
+    with patient(conn), write_transaction(conn):
         ensure_schema(conn, path)
         dimensions = len(blob) // ITEM_SIZE
         record = store.create_collection(CollectionRecord.new(name, model, dimensions=dimensions))
+        check_collection(record, model, source)  # somebody may have made it meanwhile
         store.write_entries(record.id, item.new_entries(blob, model, store=store_content))

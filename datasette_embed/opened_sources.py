@@ -92,6 +92,47 @@ def opened_source(db: str, spec: SourceSpec, path: str, name: str) -> Iterator[S
         yield _opened(conn, db, spec)
 
 
+def chosen_source(
+    *,
+    table: str | None,
+    sql: str | None,
+    columns: tuple[str, ...],
+    template: str | None,
+    where: str | None,
+    id_columns: tuple[str, ...],
+    collection: str | None,
+    is_elsewhere: bool,
+    option: str = "{}=",
+) -> tuple[str, SourceSpec]:
+    """Return the name of a new collection, and what it is to be made from.
+
+    Args:
+        collection: its name; None for the table's.
+        option: how the caller's options are spelled, for messages: ``--{}`` in a shell.
+
+    Raises:
+        ValueError: the choices exclude each other, or one is missing.
+    """
+    if columns and template:
+        raise ValueError(
+            f"give {option.format('columns')} or {option.format('template')}, not both"
+        )
+    if bool(table) == bool(sql):
+        raise ValueError(f"name a table or give {option.format('sql')}, one of them")
+    name = collection or table
+    if not name:
+        raise ValueError(f"name the collection of the query: {option.format('collection')}")
+    return name, SourceSpec(
+        table=table,
+        sql=sql,
+        columns=columns,
+        template=template,
+        where=where,
+        id_columns=id_columns,
+        is_elsewhere=is_elsewhere,
+    )
+
+
 def is_elsewhere(db: str | Path, into: str | Path | None) -> bool:
     """Say whether vectors put into a file are in another one than their rows."""
     return into is not None and Path(into).resolve() != Path(db).resolve()

@@ -11,8 +11,9 @@ import time
 from dataclasses import dataclass
 
 from .errors import InvalidVectorError, ProviderError, SourceError
+from .missing import compare
 from .models import EmbeddingModel, Item, Kind, embed_items, read_items
-from .records import CollectionRecord, EntryState, Row, RowSource, entry_hash
+from .records import CollectionRecord, EntryState, Row, RowSource
 from .store import Store
 
 #: Texts whose tokens are counted, from which the rest is extrapolated.
@@ -138,27 +139,35 @@ class _Comparison:
     def add(self, window: list[Row], states: dict[str, EntryState]) -> None:
         """Count one window of rows; ``states`` is what is stored under their ids."""
         plan = self.plan
+        sound: list[Row] = []
         for row in window:
-            state = states.get(row.entry_id or "")
+            is_stored = (row.entry_id or "") in states
             plan.rows += 1
             if row.is_blank:
                 plan.blank += 1
-                plan.blanked += state is not None
+                plan.blanked += is_stored
                 continue
-            self.kept += state is not None
+            self.kept += is_stored
             if row.problem:
                 plan.unusable += 1
                 plan.example_problem = plan.example_problem or row.problem
-                continue
-            digest = entry_hash(row.content, self._model)
-            if state and state.is_current(digest, self._dimensions) and not self._is_stale:
-                plan.unchanged += 1
-                plan.to_store += state.refresh(row, store=self._store_content) is not None
-                continue
-            plan.missing += 1
-            if plan.missing <= DIGEST_LIMIT:
-                self.digests.add(digest)
-            _add_to_sample(self.sample, row.content, plan.missing, self._chooser)
+            else:
+                sound.append(row)
+        found = compare(
+            sound,
+            {} if self._is_stale else states,
+            self._model,
+            dimensions=self._dimensions,
+            store_content=self._store_content,
+        )
+        plan.to_store += len(found.refreshes)
+        plan.unchanged += len(found.refreshes) + found.unchanged
+        for item in found.missing:
+            if plan.missing < DIGEST_LIMIT:
+                self.digests.add(item.content_hash)
+            for row in item.rows:
+                plan.missing += 1
+                _add_to_sample(self.sample, row.content, plan.missing, self._chooser)
 
 
 def _add_to_sample(sample: list[Item], content: Item, seen: int, chooser: random.Random) -> None:

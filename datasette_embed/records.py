@@ -77,6 +77,14 @@ class CollectionRecord:
                 f"now {model.fingerprint})",
                 can_sync=self.source is not None,
             )
+        self.check_not_rebuilding()
+
+    def check_not_rebuilding(self) -> None:
+        """Refuse to compare vectors while those of two versions of a model are mixed.
+
+        Raises:
+            OutdatedCollectionError: they are.
+        """
         if self.is_rebuilding:
             raise OutdatedCollectionError(
                 self.name,
@@ -111,7 +119,7 @@ class EntryState:
         metadata = row.metadata if row.metadata != self.metadata else None
         if row.entry_id is None or (content is None and metadata is None):
             return None
-        return Refresh(row.entry_id, content, metadata)
+        return Refresh(row.entry_id, self.content_hash, content, metadata)
 
 
 @dataclass(frozen=True)
@@ -131,9 +139,14 @@ class NewEntry:
 
 @dataclass(frozen=True)
 class Refresh:
-    """What to write for an entry whose vector stays; None leaves what is stored."""
+    """What to write for an entry whose vector stays; None leaves what is stored.
+
+    ``content_hash`` is that of the entry as it was seen: one that has been embedded anew
+    since is left alone.
+    """
 
     entry_id: str
+    content_hash: bytes | None
     content: Item | None = None
     metadata: str | None = None
 
@@ -160,6 +173,26 @@ class Row:
         if self.problem is not None:
             return False
         return is_blank(self.content) if isinstance(self.content, str) else not self.content
+
+
+def check_entry_id(entry_id: Any) -> str:
+    """Return an id as the text that is stored; numbers become text.
+
+    Raises:
+        ValueError: SQLite would not keep it as it is, or its JSON functions would cut it.
+    """
+    text = str(entry_id)
+    if isinstance(entry_id, bytes) or entry_id is None or not is_storable(text):
+        raise ValueError(
+            "an id must be a number, or text without NUL and surrogate characters, "
+            f"not {entry_id!r}"
+        )
+    return text
+
+
+def is_storable(text: str) -> bool:
+    """Say whether SQLite keeps a text as it is, and its JSON functions read all of it."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def content_hash(content: Item) -> bytes:

@@ -1,6 +1,7 @@
 """Runs: a whole embedding run, from the question what there is to do to its end.
 
-Layer 9: imports what a run is made of (``planning``, ``collection_setup``, ``jobs``). The
+Layer 9: imports what a run is made of (``opened_sources``, ``planning``, ``collection_setup``,
+``jobs``), and ``collection`` for a search. The
 commands and, with ``create``, ``sync`` and ``search``, every Python program start here. Nothing
 is printed and nobody is asked; what would be asked comes as questions.
 """
@@ -23,6 +24,7 @@ from .model_names import default_model
 from .models import Item
 from .opened_sources import (
     Confirm,
+    chosen_source,
     is_elsewhere,
     opened_source,
     require,
@@ -32,7 +34,7 @@ from .opened_sources import (
 from .planning import Plan, make_plan
 from .records import RowSource
 from .registry import get_registry
-from .sources import SourceSpec
+from .schema import SEPARATE_FILE
 from .store import Store, existing
 
 
@@ -106,7 +108,9 @@ class Run:
         self.options = options or RunOptions()
         self.entries = 0
         unfinished = None
-        with existing(path) as conn:
+        # Only what is read from a table has such an option.
+        remedy = SEPARATE_FILE + (" with --into embeddings.db" if source.definition else "")
+        with existing(path, remedy) as conn:
             store = Store(conn) if conn else None
             collection = store.find_collection(name) if store else None
             if conn and store and collection:
@@ -119,7 +123,7 @@ class Run:
             self.plan = make_plan(
                 source, self.model, store, collection, store_content=keeps_content
             )
-        if collection is None:
+        if collection is None or source.definition is None:
             _refuse_nothing(self.plan, source)
         # A job that was killed after its last batch still waits to be finished, and so does
         # a collection whose job was cancelled there.
@@ -226,20 +230,14 @@ def create(
         EmbedError: nothing was changed, or the job's row says how far it came.
         ValueError: neither or both of ``table`` and ``sql``; no name for the collection.
     """
-    if bool(table) == bool(sql):
-        raise ValueError("give a table or sql=, one of them")
-    if columns and template:
-        raise ValueError("give columns= or template=, not both")
-    name = collection or table
-    if not name:
-        raise ValueError("name the collection of the query: collection=")
-    spec = SourceSpec(
+    name, spec = chosen_source(
         table=table,
         sql=sql,
         columns=_names(columns),
         template=template,
         where=where,
         id_columns=_names(id_columns),
+        collection=collection,
         is_elsewhere=is_elsewhere(db, into),
     )
     path = str(into or db)
@@ -313,5 +311,5 @@ def _refuse_nothing(plan: Plan, source: RowSource) -> None:
             raise SourceError(
                 source.path, f"no row of {source.name} can be embedded: {plan.example_problem}"
             )
-        rows = "1 row is" if plan.rows == 1 else f"{plan.rows:,} rows are"
-        raise SourceError(source.path, f"all {rows} empty or NULL")
+        rows = "the only row is" if plan.rows == 1 else f"all {plan.rows:,} rows are"
+        raise SourceError(source.path, f"{rows} empty or NULL")

@@ -172,9 +172,12 @@ after delete on collections begin
   delete from _embed_collections where collection_id = old.id;
   delete from _embed_generations where collection_id = old.id;
   delete from _embed_warnings where collection_id = old.id;
+  delete from _embed_failures where job_id in
+    (select id from _embed_jobs where collection_id = old.id);
+  delete from _embed_jobs where collection_id = old.id;
   delete from _embed_similarity_entries where table_name in (
     select table_name from _embed_similarities where collection_id = old.id);
-  delete from _embed_similarities where collection_id = old.id;
+  update _embed_similarities set collection_id = 0 where collection_id = old.id;
 end""",
 }
 
@@ -221,7 +224,7 @@ def has_our_tables(conn: sqlite3.Connection) -> bool:
 
 
 #: The way out for a file that has tables of these names of its own.
-SEPARATE_FILE = "keep the vectors in a separate file with --into embeddings.db"
+SEPARATE_FILE = "keep the vectors in a file of their own"
 
 
 def refuse_foreign(conn: sqlite3.Connection, path: str, remedy: str = SEPARATE_FILE) -> None:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from . import schema
 from .database import check_writable, open_database, sqlite3, translated
@@ -22,6 +23,13 @@ from .errors import (
 )
 from .records import CollectionRecord, read_source
 from .schema import SEPARATE_FILE
+
+#: Where the name of a collection is kept beside its id: table, column.
+_NAMED = (
+    ("_embed_collections", "name"),
+    ("_embed_jobs", "collection"),
+    ("_embed_similarities", "collection"),
+)
 
 
 class Store(Entries):
@@ -102,38 +110,44 @@ class Store(Entries):
     def create_collection(self, record: CollectionRecord) -> CollectionRecord:
         """Write a new collection, or take one that another tool made under our care.
 
-        ``record.id`` is ignored. Returns the record as stored.
+        ``record.id`` is ignored. Returns the record as stored: of a collection that is in
+        our care already nothing is changed.
 
         Raises:
             ModelMismatchError: a collection of this name belongs to another model.
         """
-        existing = self.find_collection(record.name)
-        if existing is None:
+        found = self.find_collection(record.name)
+        if found is None:
             self.conn.execute(
                 "insert into collections (name, model) values (?, ?)",
                 (record.name, record.model_id),
             )
-        elif existing.model_id != record.model_id:
-            raise ModelMismatchError(record.name, existing.model_id, record.model_id)
-        collection_id = self.conn.execute(
-            "select id from collections where name = ?", (record.name,)
-        ).fetchone()[0]
+        elif found.model_id != record.model_id:
+            raise ModelMismatchError(record.name, found.model_id, record.model_id)
+        elif found.fingerprint is not None:
+            return found  # somebody made it in the meantime
         self.conn.execute(
             "insert or replace into _embed_collections (collection_id, name, model, fingerprint,"
-            " dimensions, metric, source, store, created_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " dimensions, metric, source, store, created_at)"
+            " select id, name, model, ?, ?, ?, ?, ?, ? from collections where name = ?",
             (
-                collection_id,
-                record.name,
-                record.model_id,
                 record.fingerprint,
                 record.dimensions,
                 record.metric,
                 json.dumps(record.source) if record.source else None,
                 int(record.store),
                 record.created_at or schema.now(),
+                record.name,
             ),
         )
         return self.get_collection(record.name)
+
+    def set_source(self, collection: CollectionRecord, source: dict[str, Any]) -> None:
+        """Record what a collection is made from."""
+        self.conn.execute(
+            "update _embed_collections set source = ? where collection_id = ?",
+            (json.dumps(source), collection.id),
+        )
 
     def set_fingerprint(self, collection: CollectionRecord, fingerprint: str) -> None:
         """Record that the collection's model changed, and that every vector is out of date.
@@ -196,8 +210,8 @@ class Store(Entries):
             raise SourceError(f"collection '{name}'", "is there already: choose another name")
         values = (name, collection.id)
         self.conn.execute("update collections set name = ? where id = ?", values)
-        if schema.has_our_tables(self.conn):
-            for table, column in (("_embed_collections", "name"), ("_embed_jobs", "collection")):
+        for table, column in _NAMED:
+            if schema.has_table(self.conn, table):
                 self.conn.execute(
                     f"update {table} set {column} = ? where collection_id = ?", values
                 )
@@ -217,7 +231,8 @@ class Store(Entries):
                 (collection.id,),
             )
             self.conn.execute(
-                "delete from _embed_similarities where collection_id = ?", (collection.id,)
+                "update _embed_similarities set collection_id = 0 where collection_id = ?",
+                (collection.id,),
             )
         if schema.has_our_tables(self.conn):
             self.conn.execute(

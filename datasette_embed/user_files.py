@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,29 @@ def replace_text(path: Path, text: str) -> None:
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
+                # Else, after a crash, the new name may stand for a file without content.
+                file.flush()
+                os.fsync(file.fileno())
             if target.exists():
                 os.chmod(temporary, target.stat().st_mode & 0o777)
             os.replace(temporary, target)
         except BaseException:
-            os.unlink(temporary)
+            with suppress(OSError):  # the first error is the one to be told
+                os.unlink(temporary)
             raise
+        _sync_folder(target.parent)
     except OSError as error:
         raise SourceError(str(path), f"cannot be written ({error})") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the disk keep the names in a folder, where the system can be asked to."""
+    with suppress(OSError):  # Windows opens no folders, and some file systems sync none
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def remove_file(path: Path) -> None:

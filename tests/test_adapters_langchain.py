@@ -60,6 +60,9 @@ def test_documents_and_queries_are_told_apart(counting_model):
     embeddings = DatasetteEmbeddings("count")
     assert embeddings.embed_documents(["a"]) == [approx(vector_of("a", Kind.DOCUMENT))]
     assert embeddings.embed_query("a") == approx(vector_of("a", Kind.QUERY))
+    assert type(embeddings.embed_query("a")[0]) is float
+    with pytest.raises(ValueError, match="the text to search for: is empty"):
+        embeddings.embed_query(" ")
     assert embeddings.model == "counting"
     assert repr(embeddings) == "DatasetteEmbeddings('counting')"
 

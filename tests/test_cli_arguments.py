@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from datasette_embed.cli.arguments import database_and
+from datasette_embed.cli.arguments import names as names_of
 
 
 @pytest.fixture
@@ -125,6 +126,22 @@ def _help(names):
         raise AssertionError("help does not run it")
 
     return CliRunner().invoke(command, ["--help"]).output
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, ()), ("a", ("a",)), ("a, b c ,d", ("a", "b c", "d")), ("a,,b,", ("a", "b"))],
+)
+def test_names_of_a_list_with_commas(value, expected):
+    """White space around a name is none of it."""
+    assert names_of(None, None, value) == expected
+
+
+@pytest.mark.parametrize("value", ["", " ", ",", " ,\t"])
+def test_names_of_an_empty_list_refused(value):
+    """A variable of the shell that is not set does not mean none."""
+    with pytest.raises(click.BadParameter, match="is empty"):
+        names_of(None, None, value)
 
 
 def test_no_database_named_is_llms(folder, monkeypatch):

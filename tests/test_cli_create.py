@@ -93,15 +93,23 @@ def test_create_query_embeds_its_columns(db, counting_model):
     ("arguments", "words"),
     [
         (("docs", "--columns", "body", "--template", "{{ body }}"), "--columns or --template, not"),
-        ((), "Name a TABLE or give --sql"),
-        (("docs", "--sql", "select 1, 2"), "Name a TABLE or give --sql"),
-        (("--sql", "select 1, 2"), "Name the collection of the query: --collection NAME"),
+        ((), "Name a table or give --sql"),
+        (("docs", "--sql", "select 1, 2"), "Name a table or give --sql"),
+        (("--sql", "select 1, 2"), "Name the collection of the query: --collection"),
         (("docs", "--colums", "body"), "No such option"),
     ],
 )
 def test_create_wrong_usage_exit_code_2(db, arguments, words):
     """Usage is exit code 2, before the file is looked at."""
     assert words in refused("create", db, *arguments, files=[db], code=2)
+
+
+@pytest.mark.parametrize(("empty", "words"), [(1, "; 1 is empty\n"), (2, "; 2 are empty\n")])
+def test_create_says_how_many_are_empty(db, counting_model, empty, words):
+    """In the number that a person would use."""
+    for _ in range(empty):
+        execute(db, "insert into docs (body) values ('')")
+    assert words in embed("create", db, "docs", "--columns", "body", "--model", "count").stderr
 
 
 @pytest.mark.parametrize(
@@ -119,6 +127,7 @@ def test_create_wrong_usage_exit_code_2(db, arguments, words):
         (("empty", "--columns", "body"), "'empty' has no rows to embed"),
         (("nulls",), "all 3 rows are empty or NULL"),
         (("nulls", "--columns", "body"), "all 3 rows are empty or NULL"),
+        (("nulls", "--where", "body = ''"), "the only row is empty or NULL"),
         (("numbers",), "'numbers' has no column of text: name some with --columns"),
         (("pictures", "--columns", "body"), "no row of 'pictures' can be embedded: column 'body'"),
         (("--sql", "select 1", "--collection", "c"), "the query returns one column"),
@@ -177,7 +186,7 @@ def test_create_file_read_only_refused_before_work(db, counting_model, monkeypat
     )
     error = refused("create", db, "docs", "--model", "count", files=[db])
     assert "is read-only: make the file and its folder writable" in error
-    assert "--into" in error
+    assert "keep the vectors in another file" in error
     assert counting_model.calls == []
     assert counting_model.readings == 0
 

@@ -121,6 +121,19 @@ def test_export_says_what_it_left_out(db, tmp_path):
     assert "1 row without a vector that can be used: left out" in said.stderr
 
 
+def test_export_says_what_it_removed(db, tmp_path):
+    """Only then: an unfinished file of a process that is gone."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    left = tmp_path / f".a.csv.{process.pid}.part"
+    left.write_text("half")
+    said = embed("collections", "export", db, "docs", tmp_path / "a.csv")
+    assert f"Removed {left}, which an export that was killed left" in said.stderr
+    assert not left.exists()
+    said = embed("collections", "export", db, "docs", tmp_path / "a.csv", "--overwrite")
+    assert "Removed" not in said.stderr
+
+
 def test_import_bad_rows_are_named_and_counted(tmp_path):
     """Twenty by name, all by number, and what they hold cannot move the cursor."""
     file = tmp_path / "a.jsonl"
@@ -149,7 +162,7 @@ def test_import_into_collection_with_a_source_says_what_sync_does(db, tmp_path):
 
 def test_import_table_in_place_and_from_another_file(tmp_path, counting_model):
     """The two ways of taking over what openai-to-sqlite and its like have made."""
-    blob = struct.pack("<2f", 1, 2)
+    blob = struct.pack("<8f", *range(8))
     source = tmp_path / "s.db"
     execute(
         source,
@@ -281,3 +294,29 @@ def test_killed_import_and_export_lose_nothing(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert part.exists() and not target.exists()
+    done = subprocess.run(
+        [*datasette, "export", str(db), "docs", str(target)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"Removed {part}, which an export that was killed left" in done.stderr
+    assert target.exists() and not part.exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--overwrite",)])
+def test_export_onto_a_database_refused(db, options):
+    """With --overwrite the rows, and every other collection, would be gone."""
+    error = refused(
+        "collections", "export", db, "docs", db, "--format", "jsonl", *options, files=[db]
+    )
+    assert "is a SQLite database, which no export replaces" in error
+
+
+def test_import_vectors_the_model_cannot_have_made_refused(tmp_path):
+    """The search that follows would have nothing to compare with."""
+    file, db = tmp_path / "v.jsonl", tmp_path / "new.db"
+    file.write_text('{"id": "a", "embedding": [1, 2]}\n', "utf-8")
+    error = refused("collections", "import", db, "c", file, "--model", "minilm")
+    assert "384" in error
+    assert not db.exists()

@@ -59,6 +59,29 @@ def test_jobs_unknown_id_lists_the_known(db):
     assert "is not a valid integer" in refused("jobs", "show", db, "first", code=2)
 
 
+def test_jobs_database_as_an_option_or_in_the_environment(db, monkeypatch):
+    """As for every other command."""
+    shown = embed("jobs", "show", db, "1").stdout
+    assert shown.startswith("id: 1\n")
+    assert embed("jobs", "show", "1", "-d", db).stdout == shown
+    listed = embed("jobs", "list", db).stdout
+    assert embed("jobs", "list", "-d", db).stdout == listed
+    execute(db, "update _embed_jobs set status = 'paused' where id = 2")
+    monkeypatch.setenv("LLM_EMBEDDINGS_DB", str(db))
+    assert embed("jobs", "show", "1").stdout == shown
+    assert "paused" in embed("jobs", "list").stdout
+    embed("jobs", "cancel", "2")
+    assert query(db, "select status from _embed_jobs where id = 2") == [("cancelled",)]
+
+
+@pytest.mark.parametrize("command", ["show", "cancel"])
+def test_jobs_id_that_is_no_number_is_wrong_usage(db, command):
+    """In click's words."""
+    for arguments in ((db, "first"), ("first", "-d", db)):
+        said = refused("jobs", command, *arguments, files=[db], code=2)
+        assert said == "Invalid value for 'JOB_ID': 'first' is not a valid integer."
+
+
 def test_jobs_file_without_jobs_says_so(tmp_path):
     """No tables of ours, no jobs, and none made."""
     path = make_docs(tmp_path / "a.db", [])
@@ -87,7 +110,7 @@ def test_jobs_process_gone_shown_as_interrupted(db):
         said = embed("jobs", *command)
         assert "interrupted" in said.stdout and "running" not in said.stdout
         assert said.stderr == (
-            "interrupted: its process is gone. Run the same create again, or sync, to go on.\n"
+            "interrupted: its process is gone. Run the same command again, or sync, to go on.\n"
         )
     found = json.loads(embed("jobs", "show", db, "2", "--json").stdout)
     assert found["status"] == "interrupted"

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from datasette_embed.cli.output import command_text, one_line, print_table, visible
@@ -57,3 +62,19 @@ def test_one_line_is_never_longer(length):
     for text in ("\x1b" * 50, "word " * 500, "", "short"):
         assert len(one_line(text, length)) <= length
     assert one_line("short", 10) == "short"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+@pytest.mark.parametrize("arguments", [("models", "list"), ("text", "-c", "words")])
+@pytest.mark.parametrize(
+    ("where", "words"), [(">/dev/full", "No space left"), (">&-", "is closed")]
+)
+def test_output_that_cannot_be_written_is_one_line(arguments, where, words):
+    """A full disk and a closed standard output are no traceback, and no success."""
+    script = "from datasette.cli import cli; cli()"
+    command = shlex.join([sys.executable, "-c", script, "embed", *arguments])
+    done = subprocess.run(f"{command} {where}", shell=True, capture_output=True, text=True)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert words in line

@@ -156,7 +156,7 @@ def test_similar_to_binary_content(db, counting_model, tmp_path):
     assert error == f"{path}: is not UTF-8 text. To embed its bytes use --binary"
     counting_model.supports_binary = False
     error = refused("similar", db, "docs", "-i", path, "--binary", files=[db])
-    assert "does not support binary data" in error
+    assert error == "counting: This model does not support binary data, only text strings"
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,8 @@ def test_similar_damaged_vectors_said_others_found(db):
     assert f"6 rows left out: no usable vector. Which: datasette embed check {db}" in said.stderr
     for entry_id in ("0", "1", "2", "3", "4", "6"):
         error = refused("similar", db, "docs", entry_id, files=[db])
-        assert error.startswith(f"entry '{entry_id}': its stored vector cannot be used: ")
+        assert error == f"the stored vector of entry '{entry_id}' cannot be used"
+        assert refused("similar", db, "docs", entry_id, "-n", "0") == error
 
 
 @pytest.mark.parametrize("metadata", ["{", '{"a": NaN}', "[" * 100_000])

@@ -31,7 +31,7 @@ from datasette_embed.models import Kind
 from datasette_embed.records import content_hash
 from datasette_embed.schema import TRIGGERS
 from tests.fakes import CountingModel, LlmStyleModel, vector_of
-from tests.storage import blob_of, execute, expected, query, stored
+from tests.storage import blob_of, execute, expected, make_docs, query, run_job, stored
 
 # As LLM 0.36 with sqlite-utils 4.2.1 makes it (sqlite_master of such a file).
 LLM_FILE = (
@@ -296,7 +296,7 @@ def test_collection_file_with_own_collections_table_left_alone(path, model):
     assert Collection.exists(path, "docs") is False
 
 
-@pytest.mark.parametrize("name", ["docs", "é🎉", "a'b", 'a"b', "100%", "a/b?c=d", " "])
+@pytest.mark.parametrize("name", ["docs", "é🎉", "a'b", 'a"b', "100%", "a/b?c=d", " x "])
 def test_collection_odd_name_is_that_collection(path, model, name):
     """Names are text that is never parsed."""
     with Collection(name, path, model=model) as collection:
@@ -387,7 +387,7 @@ def test_embed_id_with_lone_surrogate_refused_before_the_model(docs, path, model
 @pytest.mark.parametrize("value", [None, 5, ["a"], "\ud800"])
 def test_embed_value_that_is_no_content_refused(docs, path, model, value):
     """Only text and bytes can be embedded."""
-    refusal(ValueError, "must be str or bytes|surrogates", path, docs.embed, 9, value)
+    refusal(ValueError, "must be str or bytes|surrogate characters", path, docs.embed, 9, value)
     assert model.calls == []
 
 
@@ -620,7 +620,7 @@ def test_embed_multi_wrong_model_output_refused_nothing_stored(
 def test_embed_unreadable_text_left_out_and_named_others_stored(docs, path, model):
     """One text in an unknown script stops nobody else's; the ids are named."""
     entries = [(n, "ลองดู" if n % 2 else f"word {n}") for n in range(10, 24)]
-    with pytest.raises(ProviderError, match="single word of 7 of the texts.*11, 13, 15, 17, 19, …"):
+    with pytest.raises(ProviderError, match="nothing of 7 of the entries.*11, 13, 15, 17, 19, …"):
         docs.embed_multi(entries, batch_size=3)
     assert stored(path) == expected(
         [(n, f"text {n}") for n in range(3)] + [e for e in entries if e[0] % 2 == 0]
@@ -762,7 +762,7 @@ def test_similar_number_zero_is_none_and_negative_refused(many):
     for call in (many.similar_by_id, many.similar):
         with pytest.raises(ValueError, match="number must be 0 or more, or None for all, not -1"):
             call("1", -1)
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="number must be 0 or more, or None for all, not '1 --'"):
         many.similar_by_vector(vector_of("x"), "1 --")
 
 
@@ -1218,7 +1218,7 @@ class RightBehaviour:
 
 SEQUENCES = int(os.environ.get("DATASETTE_EMBED_SEQUENCES", "500"))
 SOME_IDS = [1, 2, 3, "1", "2", "é🎉", "a%", "a_"]
-SOME_CONTENTS = ["a", "b", "c", "d", "e", b"a", b"b", b"\xff", ""]
+SOME_CONTENTS = ["a", "b", "c", "d", "e", b"a", b"b", b"\xff", "f"]
 SOME_METADATA = [None, None, {}, {"n": 1}, {"n": [2, None]}]
 
 
@@ -1320,3 +1320,103 @@ def test_one_collection_in_several_threads_every_search_and_embed_is_done(path, 
             found = list(pool.map(work, range(200)))
         assert shared.count() == 220
         assert {len(ids) for ids in found} == {3}
+
+
+@pytest.mark.parametrize("blank", ["", " \n", "\u200b", b""])
+def test_embed_blank_left_out_and_named_others_stored(docs, path, model, blank):
+    """Its vector would be anything's neighbour. LLM stores it."""
+    with pytest.raises(ProviderError, match=r"nothing of 1 of the entries.* \(8\): they are empty"):
+        docs.embed_multi([(8, blank), (9, "word")])
+    assert stored(path) == expected([*((n, f"text {n}") for n in range(3)), (9, "word")])
+    with pytest.raises(SourceError, match="the text to search for: is empty"):
+        docs.similar(blank)
+    assert model.calls == [["word"]]
+
+
+@pytest.mark.parametrize("name", ["", "  ", None])
+def test_collection_name_that_is_none_refused(path, model, name):
+    """No command could name it."""
+    with pytest.raises(ValueError, match="a collection's name must be text that is not blank"):
+        Collection(name, path, model=model)
+    assert not path.exists()
+
+
+def test_collection_model_and_model_id_of_two_models_refused(path, model):
+    """One of them would be ignored."""
+    with pytest.raises(ValueError, match="model= is counting and model_id= sentence-"):
+        Collection("docs", path, model=model, model_id="minilm")
+
+
+def test_collection_rows_as_dicts_refused_in_words(path, model):
+    """Positions are how rows are read here."""
+    with closing(sqlite3.connect(path)) as conn:
+        conn.row_factory = lambda cursor, row: dict(enumerate(row, 100))
+        with pytest.raises(TypeError, match="returns rows of type dict: open one without"):
+            Collection("docs", conn, model=model)
+
+
+def test_embed_into_collection_of_a_table_refused(path, model):
+    """The next sync would take it away again."""
+    make_docs(path, [(1, "a")])
+    run_job(path, model)
+    with Collection("docs", path, model=model) as collection:
+        refusal(SourceError, "made from a table or a query", path, collection.embed, 2, "b")
+
+
+def test_embed_refresh_of_content_that_changed_meanwhile_left_alone(docs, path, model):
+    """Old content beside a new vector would be stale for ever."""
+
+    def change(items):
+        with Collection("docs", path, model=CountingModel()) as other:
+            other.embed(1, "newer", {"by": "other"}, store=True)
+
+    answer = model.embed_batch
+    model.embed_batch = lambda items, **options: (change(items), answer(items, **options))[1]
+    docs.embed_multi_with_metadata([(1, "text 1", {"by": "us"}), (7, "new", None)], store=True)
+    assert stored(path)["1"] == blob_of("newer")
+    [entry] = [e for e in docs.similar_by_vector(vector_of("newer"), 1) if e.id == "1"]
+    assert (entry.content, entry.metadata) == ("newer", {"by": "other"})
+
+
+@pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
+def test_similar_content_and_metadata_of_utf16_file_are_text(tmp_path, model, encoding):
+    """The file's encoding is not the reader's business."""
+    path = tmp_path / "wide.db"
+    execute(path, f"pragma encoding = '{encoding}'", "create table t (x)")
+    with Collection("docs", path, model=model) as collection:
+        collection.embed("é", "a naïve word", {"ü": 1}, store=True)
+        [found] = collection.similar("word", 1)
+    assert (found.id, found.content, found.metadata) == ("é", "a naïve word", {"ü": 1})
+
+
+def test_similar_ids_with_nul_are_found_every_time(docs, path):
+    """Another tool may have stored them, and JSON would cut them off."""
+    execute(
+        path,
+        "insert into embeddings (collection_id, id, embedding)"
+        " select collection_id, 'a' || char(0) || 'b', embedding from embeddings where id = '1'",
+    )
+    for _ in range(3):
+        assert ids(docs.similar_by_vector(vector_of("text 1"), 2)) == ["1", "a\0b"]
+
+
+def test_search_while_rebuilding_refused(docs, path):
+    """Vectors of two versions cannot be compared, by id neither."""
+    execute(path, "update _embed_collections set rebuilding = 1")
+    for _ in range(2):
+        with pytest.raises(OutdatedCollectionError, match="only partly embedded"):
+            docs.similar_by_id(1)
+
+
+def test_two_collections_of_one_connection_in_threads(path, model):
+    """It is the connection that has transactions, not the collection."""
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as conn:
+        pair = [Collection(name, conn, model=model) for name in "ab"]
+
+        def work(number):
+            pair[number % 2].embed(number, f"text {number}")
+            return len(pair[number % 2].similar_by_vector(vector_of("x"), 1))
+
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(work, range(200))) == {1}
+        assert [collection.count() for collection in pair] == [100, 100]

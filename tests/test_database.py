@@ -118,7 +118,7 @@ def test_open_database_cannot_open_half_transaction_not_taken_for_constant(
     (db.parent / f"{db.name}{left_over}").write_bytes(b"x")
     with pytest.raises(SourceError, match="cannot be opened: check the path"):
         open_database(db)
-    assert attempts == ["mode=ro"]
+    assert attempts == (["mode=rw"] if left_over == "-journal" else []) + ["mode=ro"]
 
 
 def test_open_database_wal_in_unwritable_folder_opened_as_constant(db, monkeypatch):
@@ -374,3 +374,21 @@ def test_adopt_database_something_else_refused(given):
     """What it is is named by its type."""
     with pytest.raises(TypeError, match=f"a path or None, not {type(given).__name__}"):
         adopt_database(given, create=True)
+
+
+def test_open_database_half_written_by_a_killed_program_is_read(tmp_path):
+    """A journal that is left over is rolled back first, which a reader alone may not do."""
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        conn.execute("pragma journal_mode = delete")
+        conn.execute("pragma cache_size = 1")
+        conn.execute("create table t (x)")
+        conn.execute("insert into t values ('before')")
+        conn.execute("begin")
+        conn.execute("update t set x = 'half'")
+        conn.executemany("insert into t values (?)", [("x" * 1_000,)] * 200)
+        (tmp_path / "killed.db").write_bytes(path.read_bytes())
+        (tmp_path / "killed.db-journal").write_bytes((tmp_path / "a.db-journal").read_bytes())
+    with closing(open_database(tmp_path / "killed.db")) as conn:
+        assert conn.execute("select x from t").fetchall() == [("before",)]
+    assert not (tmp_path / "killed.db-journal").exists()

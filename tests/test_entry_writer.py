@@ -233,7 +233,7 @@ def test_check_readable_names_what_was_left_out(store, model, path):
     writer.write(rows_of(("1", "a"), ("2", "ลอง"), ("3", "ลอง")), store=False, key=None)
     writer.write(rows_of(("4", "ดู"), ("5", "b")), store=False, key=None)
     assert set(stored(path)) == {"1", "5"}
-    words = r"a single word of 3 of the texts, which were left out \(2, 3, 4\)\. Use a multi"
+    words = r"can make nothing of 3 of the entries, which were left out \(2, 3, 4\): they are"
     with pytest.raises(UnreadableTextError, match=words):
         writer.check_readable()
 
@@ -252,7 +252,7 @@ def test_write_only_unreadable_no_call(store, model, path):
     writer = write(store, model, ("2", "ลอง"), ("1", "a", None, '{"n": 1}'))
     assert model.calls == []
     assert query(path, "select id, metadata from embeddings") == [("1", '{"n": 1}')]
-    with pytest.raises(UnreadableTextError, match="1 of the texts.*2"):
+    with pytest.raises(UnreadableTextError, match="nothing of 1 of the entries.*2"):
         writer.check_readable()
 
 

@@ -13,6 +13,7 @@ import struct
 import tracemalloc
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from datasette_embed.exchange import (
     format_of,
     import_rows,
     open_rows,
+    replacing,
 )
 from datasette_embed.exchange import parquet as parquet_module
 from datasette_embed.exchange.values import embedding_text
@@ -115,6 +117,18 @@ def refused_import(tmp_path: Path, file: Path, match: str, model="m", error=Sour
     assert not db.exists()
 
 
+def write_beside(matrix: Path, *objects) -> Path:
+    """Write the lines that belong to a matrix."""
+    return write_lines(matrix.with_name(f"{matrix.name}.jsonl"), *objects)
+
+
+def read_beside(matrix: Path) -> list[dict]:
+    """Return the objects of the lines that belong to a matrix."""
+    lines = matrix.with_name(f"{matrix.name}.jsonl").read_text("utf-8").split("\n")
+    assert lines.pop() == ""
+    return [json.loads(line) for line in lines]
+
+
 def write_lines(path: Path, *objects) -> Path:
     path.write_text("".join(json.dumps(fields) + "\n" for fields in objects), "utf-8")
     return path
@@ -176,6 +190,23 @@ def test_round_trip_more_than_one_window(tmp_path, file_format):
     assert query(other, SELECT) == entries
 
 
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_round_trip_empty_id(tmp_path, file_format):
+    """LLM allows it, and so may a key of a table."""
+    entries = [("", packed(1, 2), "x", None, md5("x"), None), ("a", packed(3, 4), *[None] * 4)]
+    db = make_collection(tmp_path / "a.db", entries)
+    file = tmp_path / f"docs.{file_format}"
+    export(db, file)
+    assert load(tmp_path / "b.db", file).written == 2
+    assert query(tmp_path / "b.db", SELECT) == entries
+
+
+def test_import_csv_of_another_tool_without_an_id_is_named(tmp_path):
+    """An empty value is none there; rows without an id must not become one entry."""
+    (tmp_path / "a.csv").write_text('id,embedding\n,"[1, 2]"\nb,"[1, 2]"\n')
+    assert problems_of(tmp_path / "a.db", tmp_path / "a.csv") == ["line 2: has no id"]
+
+
 @pytest.mark.parametrize("file_format", [FileFormat.JSONL, FileFormat.CSV, FileFormat.NPY])
 def test_export_memory_does_not_grow_with_the_collection(tmp_path, file_format):
     """Four times the entries take the same memory."""
@@ -190,6 +221,48 @@ def test_export_memory_does_not_grow_with_the_collection(tmp_path, file_format):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
+
+
+@pytest.mark.parametrize("file_format", [FileFormat.JSONL, FileFormat.CSV, FileFormat.NPY])
+def test_reading_memory_does_not_grow_with_the_file(tmp_path, file_format):
+    """Four times the rows take the same memory, texts and all."""
+    blob, peaks = packed(*[0.25] * 8), []
+    for count in (1_000, 4_000):
+        entries = [(f"{n:05}", blob, "x" * 2_000, None, None, None) for n in range(count)]
+        file = tmp_path / f"{count}.{file_format}"
+        export(make_collection(tmp_path / f"{count}.db", entries), file)
+        del entries
+        tracemalloc.start()
+        with closing(open_rows(file, file_format)) as rows:
+            assert sum(len(row.content) for row in rows) == count * 2_000
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+@pytest.mark.parquet
+def test_parquet_memory_is_bounded_by_row_groups(tmp_path):
+    """No row group has more rows than are exported at once, and none are read at once."""
+    from pyarrow import parquet
+
+    entries = [(f"{n:05}", packed(n, 1), None, None, None, None) for n in range(11_003)]
+    file = tmp_path / "a.parquet"
+    export(make_collection(tmp_path / "a.db", entries), file)
+    with parquet.ParquetFile(file) as written:
+        groups = [written.metadata.row_group(n) for n in range(written.num_row_groups)]
+        assert [group.num_rows for group in groups] == [5_000, 5_000, 1_003]
+    sizes = []
+    with closing(open_rows(file, FileFormat.PARQUET)) as rows:
+        batches = rows._file.iter_batches
+
+        def counted(*arguments, **options):
+            for batch in batches(*arguments, **options):
+                sizes.append(batch.num_rows)
+                yield batch
+
+        rows._file = SimpleNamespace(iter_batches=counted, close=rows._file.close)
+        assert sum(1 for _ in rows) == 11_003
+    assert max(sizes) == 1_000
 
 
 def test_embedding_text_gives_back_any_float32():
@@ -262,16 +335,22 @@ def test_export_npy_is_what_numpy_loads(tmp_path):
     matrix = np.load(tmp_path / "a.npy", allow_pickle=False)
     assert (matrix.dtype, matrix.shape) == (np.dtype("<f4"), (5, 8))
     assert matrix.tobytes() == b"".join(entry[1] for entry in ENTRIES)
-    said = json.loads((tmp_path / "a.json").read_text("utf-8"))
-    assert said["ids"] == [entry[0] for entry in ENTRIES]
-    assert (said["collection"], said["model"], said["dimensions"], said["metric"]) == (
-        "docs",
-        "counting",
-        8,
-        "cosine",
-    )
-    assert said["entries"][0]["metadata"] == {"a": 1, "b": ["x", None]}
-    assert said["entries"][2] == {}
+    said, *lines = read_beside(tmp_path / "a.npy")
+    assert said == {
+        "collection": "docs",
+        "model": "counting",
+        "dimensions": 8,
+        "metric": "cosine",
+        "fingerprint": None,
+    }
+    assert [line["id"] for line in lines] == [entry[0] for entry in ENTRIES]
+    assert lines[0] == {
+        "id": "1",
+        "content": "one",
+        "metadata": {"a": 1, "b": ["x", None]},
+        "content_hash": md5("one").hex(),
+    }
+    assert lines[2] == {"id": "z"}
 
 
 @pytest.mark.parquet
@@ -335,7 +414,7 @@ def test_export_npy_leaves_out_unusable_vectors(tmp_path):
     counts = export(db, tmp_path / "a.npy")
     assert (counts.entries, counts.without_vector) == (2, 6)
     assert np.load(tmp_path / "a.npy").tolist() == [[1, 2], [3, 4]]
-    assert json.loads((tmp_path / "a.json").read_text())["ids"] == ["good", "good 2"]
+    assert [line["id"] for line in read_beside(tmp_path / "a.npy")[1:]] == ["good", "good 2"]
 
 
 def test_export_file_of_an_old_llm(tmp_path):
@@ -408,8 +487,8 @@ def test_export_target_that_must_not_be_replaced(tmp_path):
     with pytest.raises(SourceError, match=r"a\.csv: is there already: .* --overwrite"):
         export(db, tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_text() == "mine"
-    (tmp_path / "m.json").write_text("mine")
-    with pytest.raises(SourceError, match=r"m\.json: is there already"):
+    (tmp_path / "m.npy.jsonl").write_text("mine")
+    with pytest.raises(SourceError, match=r"m\.npy\.jsonl: is there already"):
         export(db, tmp_path / "m.npy")
     assert not (tmp_path / "m.npy").exists()
     with pytest.raises(SourceError, match="is a directory, not a file"):
@@ -418,8 +497,6 @@ def test_export_target_that_must_not_be_replaced(tmp_path):
         export(db, Path(os.devnull), FileFormat.CSV, overwrite=True)
     with pytest.raises(SourceError, match="its folder does not exist"):
         export(db, tmp_path / "no" / "a.csv")
-    with pytest.raises(SourceError, match="needs another name"):
-        export(db, tmp_path / "x.json", FileFormat.NPY)
     export(db, tmp_path / "a.csv", overwrite=True)
     assert (tmp_path / "a.csv").read_text("utf-8").startswith("id,embedding,content,")
 
@@ -428,7 +505,7 @@ def test_export_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     """What is written first has another name, and goes when it is not finished."""
     db = make_collection(tmp_path / "a.db")
     (tmp_path / "a.npy").write_text("old")
-    (tmp_path / "a.json").write_text("old")
+    (tmp_path / "a.npy.jsonl").write_text("old")
 
     def stop(done, total):
         assert len([p for p in tmp_path.iterdir() if p.name.endswith(".part")]) == 2
@@ -444,8 +521,8 @@ def test_export_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(SourceError, match="cannot be written: No space left on device"):
         export(db, tmp_path / "a.npy", overwrite=True)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.db", "a.json", "a.npy"]
-    assert (tmp_path / "a.npy").read_text() == (tmp_path / "a.json").read_text() == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.db", "a.npy", "a.npy.jsonl"]
+    assert (tmp_path / "a.npy").read_text() == (tmp_path / "a.npy.jsonl").read_text() == "old"
 
 
 def test_export_stopped_between_two_files_mixes_no_names(tmp_path, monkeypatch):
@@ -464,7 +541,145 @@ def test_export_stopped_between_two_files_mixes_no_names(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         export(db, tmp_path / "a.npy", overwrite=True)
     assert len(replaced) == 1
-    refused_import(tmp_path, tmp_path / "a.npy", r"a\.json: no such file")
+    refused_import(tmp_path, tmp_path / "a.npy", r"a\.npy\.jsonl: no such file")
+
+
+CHANGES = {
+    "deleted": ["delete from embeddings", "delete from collections"],
+    "entry deleted": ["delete from embeddings where id = '00001'"],
+    "entry added": ["insert into embeddings (collection_id, id) values (1, 'zz')"],
+    "renamed": ["update collections set name = 'other'"],
+    "another model": ["update collections set model = 'other'"],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize("has_triggers", [True, False])
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_export_collection_changed_meanwhile_refused(tmp_path, change, has_triggers, file_format):
+    """Half of what was there is no collection: the old file stays."""
+    entries = [(f"{n:05}", packed(n, 1), None, None, None, None) for n in range(1, 2_502)]
+    db = make_collection(tmp_path / "a.db", entries)
+    if not has_triggers:
+        names = [n for (n,) in query(db, "select name from sqlite_master where type = 'trigger'")]
+        execute(db, *(f"drop trigger {name}" for name in names))
+        execute(db, "drop table _embed_generations")
+    file = tmp_path / f"a.{file_format}"
+    file.write_text("old")
+    before = sorted(tmp_path.iterdir())
+    done = []
+
+    def change_it(count, total):
+        if not done:
+            execute(db, *change)
+        done.append(count)
+
+    with pytest.raises(SourceError, match="'docs' changed while it was exported: run it again"):
+        export(db, file, overwrite=True, report=change_it)
+    assert done
+    assert sorted(tmp_path.iterdir()) == before
+    assert file.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["update embeddings set embedding = x'0000803f00000000' where id = '00002'"],
+        ["update _embed_collections set rebuilding = 1"],
+    ],
+)
+def test_export_entries_embedded_anew_meanwhile_refused(tmp_path, change):
+    """As many entries as before, of which some have a vector of another version."""
+    entries = [(f"{n:05}", packed(n, 1), None, None, None, None) for n in range(1, 1_502)]
+    db = make_collection(tmp_path / "a.db", entries)
+    execute(
+        db,
+        "insert into _embed_collections (collection_id, name, model, fingerprint, metric,"
+        " created_at) values (1, 'docs', 'counting', 'c', 'cosine', 'now')",
+    )
+    with pytest.raises(SourceError, match="changed while it was exported"):
+        export(db, tmp_path / "a.csv", report=lambda done, total: execute(db, *change))
+    assert not (tmp_path / "a.csv").exists()
+    execute(db, "update _embed_collections set rebuilding = 0")
+    assert export(db, tmp_path / "a.csv").entries == 1_501
+
+
+def test_export_to_a_pipe_of_a_collection_changed_meanwhile_says_so(tmp_path):
+    """What is written is written; whoever reads it must know."""
+    db = make_collection(tmp_path / "a.db")
+    with pytest.raises(SourceError, match="changed while it was exported"):
+        export(
+            db,
+            io.BytesIO(),
+            FileFormat.JSONL,
+            report=lambda done, total: execute(db, "delete from embeddings where id = 'z'"),
+        )
+
+
+def test_export_other_collections_may_change_meanwhile(tmp_path):
+    """Only the one that is exported counts."""
+    db = make_collection(tmp_path / "a.db")
+    change = "insert into embeddings (collection_id, id) values (2, 'x')"
+    make_collection(db, ENTRIES, name="other")
+    counts = export(db, tmp_path / "a.csv", report=lambda done, total: execute(db, change))
+    assert counts.entries == len(ENTRIES)
+
+
+def test_export_removes_what_a_killed_one_left(tmp_path, monkeypatch):
+    """Of the same target and a process that is gone; everything else stays."""
+    db = make_collection(tmp_path / "a.db")
+    gone, alive, foreign = 4_000_001, 4_000_002, 4_000_003
+    asked = []
+
+    def kill(process_id, signal_number):
+        assert signal_number == 0
+        asked.append(process_id)
+        if process_id == gone:
+            raise ProcessLookupError
+        if process_id == foreign:
+            raise PermissionError
+        if process_id > 2**31:
+            raise OverflowError
+
+    monkeypatch.setattr(os, "kill", kill)
+    kept = [f".a+b.csv.{n}.part" for n in (alive, foreign, 10**30)]
+    kept += [f".other.csv.{gone}.part", f".aab.csv.{gone}.part", f".a+b.csv.{gone}.partly"]
+    kept += [f"a+b.csv.{gone}.part", ".a+b.csv.x.part"]
+    left = tmp_path / f".a+b.csv.{gone}.part"
+    for name in (*kept, left.name):
+        (tmp_path / name).write_text("half")
+    removed = []
+    export(db, tmp_path / "a+b.csv", on_removed=removed.append)
+    assert removed == [left]
+    assert sorted(asked) == [gone, alive, foreign, 10**30]
+    assert {p.name for p in tmp_path.iterdir()} == {*kept, "a.db", "a+b.csv"}
+
+
+def test_export_on_windows_leaves_unfinished_files(tmp_path, monkeypatch):
+    """``os.kill`` ends a process there, so that nobody can be asked."""
+    monkeypatch.setattr(replacing, "_IS_WINDOWS", True)
+    left = tmp_path / ".a.csv.4000001.part"
+    left.write_text("half")
+    export(make_collection(tmp_path / "a.db"), tmp_path / "a.csv")
+    assert left.exists()
+
+
+def test_export_zero_vectors_are_not_usable(tmp_path):
+    """As a search and ``check`` see them."""
+    entries = [("a", packed(0, 0), *[None] * 4), ("b", packed(-0.0, 1e-30), *[None] * 4)]
+    db = make_collection(tmp_path / "a.db", entries)
+    assert export(db, tmp_path / "a.jsonl").without_vector == 1
+    export(db, tmp_path / "a.npy")
+    assert [line["id"] for line in read_beside(tmp_path / "a.npy")[1:]] == ["b"]
+
+
+def test_export_id_with_nul_keeps_what_is_stored_with_it(tmp_path):
+    """SQLite's JSON functions would cut it; an export names it whole."""
+    entries = [("a\0b", packed(1), "one", None, None, None), ("a", packed(2), "two", *[None] * 3)]
+    db = make_collection(tmp_path / "a.db", entries)
+    export(db, tmp_path / "a.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [(f["id"], f["content"]) for f in lines] == [("a", "two"), ("a\0b", "one")]
 
 
 def test_export_through_a_link_keeps_the_link(tmp_path):
@@ -485,7 +700,7 @@ def test_import_minimal_files_of_other_tools(tmp_path):
     write_lines(tmp_path / "a.jsonl", {"id": 1, "embedding": [1, 2.5]})
     (tmp_path / "a.csv").write_text('id,embedding,title\n1,"[1, 2.5]",x\n')
     np.save(tmp_path / "a.npy", np.array([[1, 2.5]]))  # float64
-    (tmp_path / "a.json").write_text('{"ids": [1]}')
+    write_beside(tmp_path / "a.npy", {}, {"id": 1})
     for suffix in ("jsonl", "csv", "npy"):
         db = tmp_path / f"{suffix}.db"
         assert load(db, tmp_path / f"a.{suffix}", "their-model").written == 1
@@ -526,7 +741,7 @@ def test_import_rows_of_llms_table_as_sqlite_utils_prints_them(tmp_path):
 def test_import_matrix_of_any_layout(tmp_path):
     """Big-endian, half precision and column by column are converted."""
     numbers = [[1, 2, 3], [4, 5, 6]]
-    (tmp_path / "a.json").write_text('{"ids": ["a", "b"], "model": "m"}')
+    write_beside(tmp_path / "a.npy", {"model": "m"}, {"id": "a"}, {"id": "b"})
     for number, matrix in enumerate(
         (
             np.array(numbers, ">f4"),
@@ -616,27 +831,33 @@ BAD_LINES = [
     (b"\xff", "is not UTF-8"),
     (b"[" * 100_000, "is no JSON that can be read"),
     (b'{"embedding": [1, 2]}', "has no id"),
-    (b'{"id": "", "embedding": [1, 2]}', "its id is empty"),
-    (b'{"id": true, "embedding": [1, 2]}', "its id is neither text nor a whole number"),
-    (b'{"id": 1.5, "embedding": [1, 2]}', "its id is neither text nor a whole number"),
-    (b'{"id": "a\\u0000b", "embedding": [1, 2]}', "its id holds the character NUL"),
-    (b'{"id": "\\ud800", "embedding": [1, 2]}', "its id is not UTF-8"),
+    (b'{"id": true, "embedding": [1, 2]}', "its id is neither text nor a number"),
+    (b'{"id": ["a"], "embedding": [1, 2]}', "its id is neither text nor a number"),
+    (b'{"id": "a\\u0000b", "embedding": [1, 2]}', "its id holds NUL or half a character"),
+    (b'{"id": "\\ud800", "embedding": [1, 2]}', "its id holds NUL or half a character"),
     (b'{"id": "a"}', "has no embedding"),
     (b'{"id": "a", "embedding": []}', "its embedding cannot be used: "),
-    (b'{"id": "a", "embedding": {"x": 1}}', "its embedding is no base64"),
+    (b'{"id": "a", "embedding": {"x": 1}}', "its embedding cannot be read as base64"),
     (b'{"id": "a", "embedding": ["1", "2"]}', "its embedding cannot be used: "),
     (b'{"id": "a", "embedding": [1, null]}', "its embedding cannot be used: "),
     (b'{"id": "a", "embedding": [NaN, 1]}', "its embedding cannot be used: NaN"),
     (b'{"id": "a", "embedding": [1e39, 1]}', "its embedding cannot be used: NaN"),
+    (b'{"id": "a", "embedding": [0, 0]}', "its embedding cannot be used: it is zero"),
     (b'{"id": "a", "embedding": "x"}', "its embedding is no JSON array"),
     (b'{"id": "a", "embedding": [1, 2, 3]}', "has 3 dimensions where the collection has 2"),
     (b'{"id": "a", "embedding": [1, 2], "content": 5}', "its content is not text"),
     (b'{"id": "a", "embedding": [1, 2], "metadata": [1]}', "its metadata is no JSON object"),
     (b'{"id": "a", "embedding": [1, 2], "metadata": {"x": NaN}}', "its metadata is no JSON"),
     (b'{"id": "a", "embedding": [1, 2], "content_hash": "zz"}', "its content_hash is no hex"),
-    (b'{"id": "a", "embedding": [1, 2], "content_hash": 5}', "its content_hash is no base64"),
+    (
+        b'{"id": "a", "embedding": [1, 2], "content_hash": 5}',
+        "its content_hash cannot be read as base64",
+    ),
     (b'{"id": "a", "embedding": [1, 2], "content_hash": "00"}', "its content_hash has 1 bytes"),
-    (b'{"id": "a", "embedding": [1, 2], "content_blob": "?"}', "its content_blob is no base64"),
+    (
+        b'{"id": "a", "embedding": [1, 2], "content_blob": "?"}',
+        "its content_blob cannot be read as base64",
+    ),
     (
         b'{"id": "a", "embedding": [1, 2], "content": "", "content_blob": "AA=="}',
         "has both content and content_blob",
@@ -740,8 +961,8 @@ def test_import_csv_that_is_none(tmp_path):
 
 def test_import_matrix_that_is_none(tmp_path):
     """Another dtype, one dimension, no numpy, cut short, or a wrong file beside it."""
-    file, beside = tmp_path / "a.npy", tmp_path / "a.json"
-    beside.write_text('{"ids": ["a", "b"]}')
+    file = tmp_path / "a.npy"
+    beside = write_beside(file, {}, {"id": "a"}, {"id": "b"})
     for array, said in (
         (np.zeros(4, np.float32), r"holds float32 of shape \(4,\)"),
         (np.zeros((2, 2), np.int64), "holds int64"),
@@ -760,29 +981,29 @@ def test_import_matrix_that_is_none(tmp_path):
     refused_import(tmp_path, file, "is no numpy file of numbers, or is cut short")
     file.write_bytes(whole)
     for text, said in (
-        ("{", "is no JSON"),
-        ("[]", "is no JSON object"),
-        ("{}", "has no list 'ids'"),
-        ('{"ids": ["a"]}', "has 1 ids for 2 rows of vectors"),
-        ('{"ids": ["a", "b"], "entries": [{}]}', "has 1 entries for 2 rows of vectors"),
-        ('{"ids": ["a", "b"], "dimensions": 4}', r"says 4 dimensions, and a\.npy has 3"),
+        ("", "its first line is no JSON"),
+        ("{\n", "its first line is no JSON"),
+        ("[]\n", "its first line is no JSON object"),
+        ('{"id": "a"}\n{"id": "b"}\n', "begins with an entry: put a line .* before it"),
+        ("{}\n", "has 0 lines below the first for 2 rows of vectors"),
+        ('{}\n\n{"id": "a"}\n\n', "has 1 lines below the first for 2 rows of vectors"),
+        ('{"dimensions": 4}\n{}\n{}\n', r"says 4 dimensions, and a\.npy has 3"),
     ):
         beside.write_text(text)
         refused_import(tmp_path, file, said)
     beside.unlink()
-    refused_import(tmp_path, file, r"a\.json: no such file: a matrix needs it")
+    refused_import(tmp_path, file, r"a\.npy\.jsonl: no such file: a matrix needs it")
 
 
 def test_import_matrix_bad_rows_are_named(tmp_path):
     """Doubles beyond float32, NaN and an entry that is no object."""
     np.save(tmp_path / "a.npy", np.array([[1, 1], [1e39, 1], [math.nan, 1], [2, 2]]))
-    (tmp_path / "a.json").write_text(
-        '{"ids": ["a", "b", "c", "d"], "entries": [{"content": "x"}, {}, {}, 5]}'
-    )
+    lines = [{"id": "a", "content": "x"}, {"id": "b"}, {"id": "c"}, 5]
+    write_beside(tmp_path / "a.npy", {}, *lines)
     assert problems_of(tmp_path / "a.db", tmp_path / "a.npy") == [
         "row 1: its embedding cannot be used: NaN, infinity or a number too large for float32",
         "row 2: its embedding cannot be used: NaN, infinity or a number too large for float32",
-        "row 3: its entry is no JSON object",
+        "row 3: its line is no JSON object",
     ]
 
 
@@ -813,7 +1034,7 @@ def test_import_model_must_be_said_and_be_the_same(tmp_path):
     with pytest.raises(ModelMismatchError, match="made with m, not counting"):
         load(db, said, "counting", name="new")
     np.save(tmp_path / "c.npy", np.ones((1, 3), np.float32))
-    (tmp_path / "c.json").write_text('{"ids": ["a"], "model": "counting"}')
+    write_beside(tmp_path / "c.npy", {"model": "counting"}, {"id": "a"})
     match = "holds vectors of 3 dimensions, and collection 'docs' has 8"
     with pytest.raises(SourceError, match=match):
         load(db, tmp_path / "c.npy")
@@ -914,13 +1135,13 @@ def test_table_of_the_enrichment_says_its_model(tmp_path, counting_model, column
         tmp_path / "a.db",
         f'CREATE TABLE _embeddings_docs ("a" TEXT, "b" INTEGER, "{column}" BLOB,'
         ' PRIMARY KEY ("a", "b"))',
-        [("x y", 1, packed(1, 2)), ("z", 2, None)],
+        [("x y", 1, packed(*range(8))), ("z", 2, None)],
     )
     problems = []
     counts = load_table(db, TableSpec("_embeddings_docs"), on_problem=problems.append)
     assert (counts.written, counts.model_id) == (1, model_id)
     assert [str(problem) for problem in problems] == ["id z,2: has no embedding"]
-    assert query(db, "select id, embedding from embeddings") == [("x+y,1", packed(1, 2))]
+    assert query(db, "select id, embedding from embeddings") == [("x+y,1", packed(*range(8)))]
 
 
 def test_table_with_two_models_needs_the_column(tmp_path):
@@ -999,16 +1220,16 @@ def test_table_rows_without_usable_id_are_named(tmp_path):
         "create table t (id, embedding)",
         [("a", packed(1)), (None, packed(1)), (b"x", packed(1)), ("", packed(1)), ("b", b"123")],
     )
-    execute(db, "insert into t values (cast(x'ff' as text), x'00000000')")
+    execute(db, "insert into t values (cast(x'ff' as text), x'0000803f')")
     problems = []
     load_table(db, TableSpec("t"), "m", on_problem=problems.append)
     reasons = [str(problem) for problem in problems]
     assert reasons[:2] == [
         f"row {n}: has no usable id: NULL, binary or not text in its key" for n in (2, 3)
     ]
-    assert reasons[2] == "id : its id is empty"
-    assert reasons[3].startswith("id b: its embedding cannot be used: 3 bytes")
-    assert reasons[4].endswith("its id is not UTF-8")
+    assert reasons[2].startswith("id b: its embedding cannot be used: 3 bytes")
+    assert reasons[3].endswith("its id holds NUL or half a character, which no id can")
+    assert query(db, "select id from embeddings") == [("",), ("a",)]
 
 
 def test_table_that_cannot_be_imported_says_what_there_is(tmp_path):

@@ -12,9 +12,11 @@ from datasette_embed.database import open_database
 from datasette_embed.errors import (
     CollectionNotFoundError,
     MissingDependencyError,
+    OutdatedCollectionError,
     SourceError,
 )
 from datasette_embed.explore.clusters import cluster
+from tests.storage import execute
 from tests.test_explore_neighbors import blob, write
 
 needs_sklearn = pytest.mark.explore
@@ -112,3 +114,16 @@ def test_cluster_without_scikit_learn_names_the_extra(tmp_path, monkeypatch):
     path = write(tmp_path / "a.db", {"a": [1.0, 0.0]})
     with pytest.raises(MissingDependencyError, match=r"'datasette-embed\[explore\]'$"):
         run(path, 1)
+
+
+def test_cluster_half_of_a_new_model_refused(tmp_path):
+    """Vectors of two versions have no distance to each other."""
+    db = write(tmp_path / "a.db", three_groups())
+    execute(
+        db,
+        "insert or replace into _embed_collections (collection_id, name, model, fingerprint,"
+        " metric, rebuilding, created_at)"
+        " select id, name, model, 'new', 'cosine', 1, 'now' from collections",
+    )
+    with pytest.raises(OutdatedCollectionError, match="only partly embedded"):
+        run(db, 3)

@@ -378,8 +378,22 @@ def test_collection_deleted_its_notes_go_and_the_table_stays(db, by):
             Store(conn).delete_collection(Store(conn).get_collection("docs"))
     else:
         execute(db, "delete from embeddings", "delete from collections")
-    assert notes(db) == ([], [])
+    [(table, collection_id, collection, *_)], digests = notes(db)
+    assert (table, collection_id, collection, digests) == ("similarities", 0, "docs", [])
     assert rows(db) == expected(NUMBERS, 10)
+
+
+def test_collection_deleted_and_made_again_takes_its_table_on(db):
+    """A job that runs every night goes on; the collection of another name is refused."""
+    run(db)
+    execute(db, "delete from embeddings", "delete from collections")
+    write(db, {"x": [1.0, 2.0], "y": [2.0, 1.0]}, name="docs")
+    assert run(db, only_changed=True).computed == 2
+    assert {row[:2] for row in rows(db)} == {("x", "y"), ("y", "x")}
+    execute(db, "delete from embeddings", "delete from collections")
+    write(db, NUMBERS, name="other")
+    with pytest.raises(SourceError, match="belongs to collection 'docs'"):
+        run(db, "other")
 
 
 def test_write_similarities_file_made_by_llm_gets_our_tables_only_now(tmp_path):

@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from datasette_embed import health
 from datasette_embed.database import open_database
 from datasette_embed.health import fault_of, find_problems
 from datasette_embed.registry import Registry
@@ -103,6 +104,23 @@ def test_find_problems_source_lost(db, registry, statement, words):
     assert words in found.message
 
 
+def test_find_problems_source_that_never_ends_is_stopped(db, registry, monkeypatch):
+    """A stranger's file cannot make the check hang, and the next collection is looked at."""
+    monkeypatch.setattr(health, "LIMIT_SECONDS", 0.05)
+    run_job(db, CountingModel(), name="other")
+    execute(
+        db,
+        "create view v as with recursive n(id) as (select 1 union all select id + 1 from n)"
+        " select id, 'x' as body from n where id < 0",
+        "update _embed_collections set source = '{\"table\": \"v\"}' where name = 'docs'",
+        "update _embed_collections set source = '{\"table\": \"w\"}' where name = 'other'",
+    )
+    endless, lost = problems(db, registry)
+    assert endless.message == "its rows cannot be looked at within 0.05 seconds"
+    assert (endless.collection, lost.collection) == ("docs", "other")
+    assert "no table named 'w'" in lost.message
+
+
 def test_find_problems_source_elsewhere_is_not_looked_for(db, registry):
     """Rows in another file are no problem of this one."""
     execute(
@@ -155,3 +173,17 @@ def test_find_problems_ids_that_are_no_text_counted(db, registry):
     )
     [problem] = problems(db, registry)
     assert problem.message == "2 of its ids are no text: no search finds them"
+
+
+def test_find_problems_table_of_ours_dropped_named(db, registry):
+    """Whoever deletes a collection then fails in a trigger."""
+    execute(db, "drop table _embed_similarity_entries")
+    [problem] = problems(db, registry)
+    assert problem.message.startswith("tables are missing (_embed_similarity_entries)")
+
+
+def test_find_problems_no_collection_no_triggers_no_problem(db, registry):
+    """They go with the last collection."""
+    execute(db, "delete from embeddings", "delete from collections")
+    execute(db, *(f"drop trigger {name}" for name in TRIGGERS))
+    assert problems(db, registry) == []

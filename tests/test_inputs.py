@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,22 @@ def refusal(data: str | bytes, format: str | None = None, **options: Any) -> str
         read(data, format, **options)
     assert "\n" not in str(refused.value)
     return str(refused.value).removeprefix("standard input: ")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("encodings", [(), ("utf-8", "latin-1")])
+def test_open_file_pipe_is_read_like_a_file(tmp_path, encodings):
+    """What ``<(cat a.csv)`` of a shell is: to be read once, and in one direction."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    data = "id,text\n1,caf\xe9\n".encode("latin-1" if encodings else "utf-8")
+    writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+    writer.start()
+    try:
+        assert contents(open_file(str(pipe), encodings=encodings)) == {"1": "caf\xe9"}
+    finally:
+        writer.join(10)
+    assert not writer.is_alive()
 
 
 EXPECTED = {"1": "Hello world first", "2": " second"}

@@ -77,12 +77,22 @@ def test_job_whole_life(records):
 @pytest.mark.parametrize("status", list(JobStatus))
 def test_find_unfinished_state_with_work_left(conn, records, status):
     """A job that is finished or cancelled is not taken up again."""
+    conn.execute("insert into collections (id, name, model) values (1, 'docs', 'm')")
     job = records.create(1, "docs", "m")
     conn.execute("update _embed_jobs set status = ?", (status.value,))
     found = records.find_unfinished(1)
     expected = None if status in (JobStatus.FINISHED, JobStatus.CANCELLED) else job.id
     assert (found and found.id) == expected
     assert records.find_unfinished(2) is None
+
+
+@pytest.mark.parametrize("change", ["name = 'other'", "model = 'm2'", "id = 2"])
+def test_find_unfinished_of_collection_that_is_gone_none(conn, records, change):
+    """SQLite gives its id to the next collection, which has no such job."""
+    conn.execute("insert into collections (id, name, model) values (1, 'docs', 'm')")
+    records.create(1, "docs", "m")
+    conn.execute(f"update collections set {change}")
+    assert records.find_unfinished(1) is None
 
 
 def test_find_in_file_without_tables_nothing(tmp_path):
@@ -232,3 +242,10 @@ def test_list_jobs_newest_first(records):
     for name in "abc":
         records.create(1, name, "m")
     assert [job.collection for job in records.list_jobs()] == ["c", "b", "a"]
+
+
+def test_record_failures_name_that_is_no_text_is_recorded(conn, records):
+    """Such is the name of a file from an old disk; it must not end the whole run."""
+    job = records.create(1, "docs", "m")
+    records.record_failures(job.id, [Failure("caf\udce9.txt", "file caf\udce9.txt")])
+    assert records.list_failures(job.id) == [("caf\\udce9.txt", "file caf\\udce9.txt", 1)]

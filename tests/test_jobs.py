@@ -570,7 +570,8 @@ def test_run_collection_deleted_meanwhile_nothing_is_left(db):
 
 def test_run_file_locked_source_error_and_job_goes_on_later(db, monkeypatch):
     """A lock that outlasts the wait fails the run; nothing paid before is lost."""
-    monkeypatch.setattr(jobs, "BUSY_TIMEOUT_MS", 0)
+    monkeypatch.setattr(database, "PATIENCE_MS", 0)
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_SECONDS", 0.0)
     model = FailingModel(batch_size=5)
     others = []
 

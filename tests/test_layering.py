@@ -21,6 +21,7 @@ LAYERS = {
     "hookspecs": 1,
     "settings": 1,
     "stdlib_rows": 1,
+    "strict_json": 1,
     "threads": 1,
     "user_files": 1,
     "vectors": 1,

@@ -56,7 +56,9 @@ def put(store, collection, entry_id, text, blob=None, **options):
 
 def compared(store, collection, model, *rows, store_content=False, **options):
     rows = [Row(*row) if isinstance(row, tuple) else row for row in rows]
-    return compare(store, collection, model, rows, store_content=store_content, **options)
+    states = store.find_states(collection.id, [row.entry_id for row in rows])
+    options.setdefault("dimensions", collection.dimensions)
+    return compare(rows, states, model, store_content=store_content, **options)
 
 
 # compare
@@ -110,11 +112,11 @@ def test_compare_no_vector_or_no_hash_is_missing(store, collection, model):
     ("stored", "stored_metadata", "metadata", "store_content", "expected"),
     [
         (None, None, None, False, None),
-        (None, None, None, True, Refresh("1", "a", None)),
+        (None, None, None, True, Refresh("1", content_hash("a"), "a", None)),
         ("a", None, None, True, None),
-        ("a", None, '{"n": 1}', False, Refresh("1", None, '{"n": 1}')),
+        ("a", None, '{"n": 1}', False, Refresh("1", content_hash("a"), None, '{"n": 1}')),
         ("a", '{"n": 1}', '{"n": 1}', True, None),
-        (None, '{"n": 1}', '{"n": 2}', True, Refresh("1", "a", '{"n": 2}')),
+        (None, '{"n": 1}', '{"n": 2}', True, Refresh("1", content_hash("a"), "a", '{"n": 2}')),
     ],
 )
 def test_compare_unchanged_content_says_what_to_write_beside_it(

@@ -9,6 +9,7 @@ import pytest
 from datasette_embed.database import open_database
 from datasette_embed.errors import CollectionNotFoundError, SourceError
 from datasette_embed.opened_sources import (
+    chosen_source,
     is_elsewhere,
     opened_source,
     require,
@@ -29,6 +30,39 @@ def db(tmp_path):
     with closing(open_database(path, writable=True)) as conn:
         ensure_schema(conn, str(path))
     return path
+
+
+def choose(**given):
+    """Choose a source by these, and nothing else."""
+    names = ("table", "sql", "template", "where", "collection")
+    nothing = dict.fromkeys(names) | {"columns": (), "id_columns": (), "is_elsewhere": False}
+    return chosen_source(**(nothing | given))
+
+
+def test_chosen_source_name_is_the_tables_unless_given():
+    """The spec holds what was chosen."""
+    spec = SourceSpec(table="docs", columns=("body",), where="1", is_elsewhere=True)
+    given = {"table": "docs", "columns": ("body",), "where": "1", "is_elsewhere": True}
+    assert choose(**given) == ("docs", spec)
+    assert choose(**given, collection="x") == ("x", spec)
+    made = choose(sql="select 1, 2", id_columns=("a",), collection="x")
+    assert made == ("x", SourceSpec(sql="select 1, 2", id_columns=("a",)))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"table": "a", "columns": ("b",), "template": "c"}, "columns= or template=, not both"),
+        ({}, "name a table or give sql=, one of them"),
+        ({"table": "a", "sql": "b"}, "name a table or give sql=, one of them"),
+        ({"sql": "b"}, "name the collection of the query: collection="),
+        ({"sql": "b", "option": "--{}"}, "name the collection of the query: --collection"),
+    ],
+)
+def test_chosen_source_contradiction_refused(given, message):
+    """With the options spelled as the caller has them."""
+    with pytest.raises(ValueError, match=message + "$"):
+        choose(**given)
 
 
 def add_collection(path, name="docs", **source):

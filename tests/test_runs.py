@@ -168,11 +168,11 @@ def test_create_again_only_what_is_missing(made, counting_model):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "give a table or sql=, one of them"),
-        ({"table": "docs", "sql": "select 1", "collection": "x"}, "give a table or sql=, one"),
+        ({}, "name a table or give sql=, one of them"),
+        ({"table": "docs", "sql": "select 1", "collection": "x"}, "name a table or give sql=, one"),
         ({"table": "docs", "columns": ["body"], "template": "{{ body }}"}, "not both"),
         ({"sql": "select 1, 'a'"}, "name the collection of the query: collection="),
-        ({"table": ""}, "give a table or sql=, one of them"),
+        ({"table": ""}, "name a table or give sql=, one of them"),
     ],
 )
 def test_create_contradiction_refused(db, options, words):

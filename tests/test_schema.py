@@ -186,7 +186,9 @@ def test_ensure_schema_foreign_table_refused_unchanged(tmp_path, statement, word
     path = tmp_path / "mine.db"
     execute(path, statement)
     before = path.read_bytes()
-    with pytest.raises(SourceError, match=rf"{words}.* of its own.*--into embeddings\.db"):
+    with pytest.raises(
+        SourceError, match=rf"{words}.* of its own.*keep the vectors in a file of their own"
+    ):
         ensure(path)
     assert path.read_bytes() == before
 
@@ -198,7 +200,7 @@ def test_ensure_schema_only_one_of_llms_tables_refused_unchanged(tmp_path, table
     columns = ", ".join(name for name, _, _ in LLM_COLUMNS[table])
     execute(path, f"create table {table} ({columns})")
     before = path.read_bytes()
-    with pytest.raises(SourceError, match=f"'{table}'.*--into"):
+    with pytest.raises(SourceError, match=f"'{table}'.*file of their own"):
         ensure(path)
     assert path.read_bytes() == before
 

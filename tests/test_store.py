@@ -185,7 +185,9 @@ def test_iter_embeddings_by_id_each_once(store, collection, window):
 def test_write_contents_vectors_stay(store, collection):
     """--store later."""
     store.write_entries(collection.id, [entry("a")])
-    store.refresh_entries(collection.id, [Refresh("a", "text"), Refresh("gone", "x")])
+    seen = content_hash("x")
+    changed = [Refresh("a", seen, "text"), Refresh("gone", seen, "x"), Refresh("a", b"old", "old")]
+    store.refresh_entries(collection.id, changed)
     assert store.find_contents(collection.id, ["a", "gone"]) == {"a": "text"}
     assert store.get_embedding(collection, "a") == blob_of("x")
 

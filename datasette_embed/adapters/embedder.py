@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from ..models import EmbeddingModel, Item, Kind, Reading, read_items
+from ..models import EmbeddingModel, Item, Kind, Reading, embed_query, read_items
 from ..registry import check_model, get_registry
 
 logger = logging.getLogger(__name__)
@@ -65,15 +65,13 @@ class Embedder:
         """Return the vector of a text to search for.
 
         Raises:
-            ValueError: it is no text, or the model takes none.
+            ValueError: it is no text or an empty one, or the model takes none.
             UnreadableTextError: the model does not know a single word of it.
             ProviderError: the model failed.
         """
-        self.model.check_items([text])
-        [reading] = read_items(self.model, [text])
-        self.model.check_known(reading)
-        self._warn_of([reading])
-        return self.model.embed(text, kind=Kind.QUERY, key=self.key)
+        vector: list[float] = embed_query(self.model, text, key=self.key).tolist()
+        self._warn_of(read_items(self.model, [text]))
+        return vector
 
     def _warn_of(self, readings: Iterable[Reading]) -> None:
         """Say what is lost; the tools have no place for it beside the vectors."""

@@ -39,6 +39,16 @@ def not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     return value
 
 
+def names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Return the names in a list with commas between them, as a callback of an option.
+
+    Raises:
+        click.BadParameter: the list is empty.
+    """
+    listed = not_empty(ctx, param, value) or ""
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON")
 yes = click.option("-y", "--yes", is_flag=True, help="Do not ask")
 

@@ -6,12 +6,11 @@ may be a stranger's, and a view or a condition can be made to run for ever.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from time import perf_counter
 
-from ..database import open_database, sqlite3
+from ..database import DeadlineError, deadline, open_database
 from ..errors import SourceError
 from ..records import CollectionRecord
 from ..sources import Source, SourceSpec
@@ -20,8 +19,6 @@ from .output import say
 
 #: Longest the texts of one search may take, all together.
 LIMIT_SECONDS = 1.0
-#: SQLite's instructions between two looks at the clock, about 0.1 ms.
-_INSTRUCTIONS = 1_000
 
 
 def find_contents(
@@ -40,39 +37,15 @@ def find_contents(
         elif spec.is_elsewhere:
             reason = "their rows are in another file (--store keeps the text beside the vector)"
         elif Path(db).exists():
-            with closing(open_database(db)) as conn:
-                for entry_id, text in _iter_texts(conn, db, spec, missing):
-                    contents[entry_id] = text
-    except _TooSlow:
+            with closing(open_database(db)) as conn, deadline(conn, LIMIT_SECONDS):
+                source = Source(conn, spec, db)
+                for entry_id in missing:
+                    if text := source.find_content(entry_id):
+                        contents[entry_id] = text
+    except DeadlineError:
         reason = "reading them takes too long"
     except SourceError as error:
         reason = str(error)
     if not contents.keys() >= set(missing):
         say(f"Some texts are not shown: {reason}" if contents else f"No text is shown: {reason}")
     return contents
-
-
-class _TooSlow(Exception):
-    """The texts could not be read in time."""
-
-
-def _iter_texts(
-    conn: sqlite3.Connection, db: str, spec: SourceSpec, entry_ids: Sequence[str]
-) -> Iterator[tuple[str, str]]:
-    """Yield (entry id, text) of the rows that are there.
-
-    Raises:
-        SourceError: the source cannot be read.
-        _TooSlow: it would take too long.
-    """
-    deadline = perf_counter() + LIMIT_SECONDS
-    conn.set_progress_handler(lambda: perf_counter() > deadline, _INSTRUCTIONS)
-    try:
-        source = Source(conn, spec, db)
-        for entry_id in entry_ids:
-            if text := source.find_content(entry_id):
-                yield entry_id, text
-    except SourceError as error:
-        if perf_counter() > deadline:
-            raise _TooSlow from error
-        raise

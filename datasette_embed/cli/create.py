@@ -1,15 +1,16 @@
 """``create``: embed the rows of a table.
 
-Layer 10: the words around ``planning`` and ``jobs``. No decision about data is made here.
+Layer 10: the words around ``opened_sources``; the run itself is in ``run``. No decision about
+data is made here.
 """
 
 from __future__ import annotations
 
 import click
 
-from ..opened_sources import is_elsewhere, opened_source
+from ..opened_sources import chosen_source, is_elsewhere, opened_source
 from ..sources import SourceSpec
-from .arguments import not_empty
+from .arguments import names, not_empty
 from .run import run_collection
 
 
@@ -17,7 +18,7 @@ from .run import run_collection
 @click.argument("db", type=click.Path())
 @click.argument("table", required=False, callback=not_empty)
 @click.option(
-    "--columns", callback=not_empty, help="Columns that make up the text, with commas between them"
+    "--columns", callback=names, help="Columns that make up the text, with commas between them"
 )
 @click.option(
     "--template", callback=not_empty, help="The text, with {{ column }} where a column's value goes"
@@ -29,8 +30,8 @@ from .run import run_collection
 @click.option(
     "--id",
     "id_columns",
-    callback=not_empty,
-    help="Columns that name a row (default: the primary key)",
+    callback=names,
+    help="Columns that name a row, with commas between them (default: the primary key)",
 )
 @click.option(
     "--collection", callback=not_empty, help="Name of the collection (default: the table's)"
@@ -48,11 +49,11 @@ from .run import run_collection
 def create(
     db: str,
     table: str | None,
-    columns: str | None,
+    columns: tuple[str, ...],
     template: str | None,
     sql: str | None,
     where: str | None,
-    id_columns: str | None,
+    id_columns: tuple[str, ...],
     collection: str | None,
     model_id: str | None,
     store: bool,
@@ -63,22 +64,21 @@ def create(
     Run it again after an interruption, or when rows were added: only what is missing is
     embedded. Without --columns, the columns that hold prose are taken.
     """
-    if columns and template:
-        raise click.UsageError("Give --columns or --template, not both")
-    if bool(table) == bool(sql):
-        raise click.UsageError("Name a TABLE or give --sql, one of them")
-    name = collection or table
-    if not name:
-        raise click.UsageError("Name the collection of the query: --collection NAME")
-    spec = SourceSpec(
-        table=table,
-        sql=sql,
-        columns=_names(columns),
-        template=template,
-        where=where,
-        id_columns=_names(id_columns),
-        is_elsewhere=is_elsewhere(db, into),
-    )
+    try:
+        name, spec = chosen_source(
+            table=table,
+            sql=sql,
+            columns=columns,
+            template=template,
+            where=where,
+            id_columns=id_columns,
+            collection=collection,
+            is_elsewhere=is_elsewhere(db, into),
+            option="--{}",
+        )
+    except ValueError as error:
+        message = str(error)
+        raise click.UsageError(message[0].upper() + message[1:]) from error
     embed_table(db, name, spec, into=into, model_id=model_id, store=store)
 
 
@@ -101,7 +101,3 @@ def embed_table(
     with opened_source(db, spec, path, name) as source:
         if not run_collection(path, name, source, model_id, store=store):
             raise click.exceptions.Exit(1)
-
-
-def _names(columns: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in columns.split(",") if name.strip()) if columns else ()

@@ -29,7 +29,7 @@ from ..exchange import (
 )
 from ..registry import get_registry
 from ..store import Store
-from .arguments import database_and, not_empty, reading
+from .arguments import database_and, names, not_empty, reading
 from .output import command_text, one_line, rows_text, say
 from .targets import folder_for
 
@@ -68,6 +68,7 @@ def export(db: str, collection: str, file: str, format_name: str | None, overwri
             file_format,
             overwrite=overwrite,
             report=lambda done, total: show(done, total),
+            on_removed=lambda path: say(f"Removed {path}, which an export that was killed left"),
         )
     _say_exported(counts, collection, file, file_format)
 
@@ -100,7 +101,7 @@ def _say_exported(
 @click.option(
     "--id",
     "id_columns",
-    callback=not_empty,
+    callback=names,
     help="Columns of the table that name a row (default: the primary key)",
 )
 @click.option(
@@ -122,7 +123,7 @@ def import_(
     format_name: str | None,
     table: str | None,
     from_db: str | None,
-    id_columns: str | None,
+    id_columns: tuple[str, ...],
     vector: str | None,
     content: str | None,
     model_id: str | None,
@@ -146,8 +147,8 @@ def import_(
         raise click.UsageError("--format goes with FILE")
     with ExitStack() as stack:
         if table:
-            ids = tuple(name.strip() for name in (id_columns or "").split(",") if name.strip())
-            rows = _table_rows(stack, from_db or db, TableSpec(table, ids, vector, content))
+            spec = TableSpec(table, id_columns, vector, content)
+            rows = _table_rows(stack, from_db or db, spec)
         else:
             rows = _file_rows(stack, str(file), format_name)
         stack.enter_context(folder_for(db))

@@ -14,7 +14,7 @@ import click
 from ..database import sqlite3, write_transaction
 from ..errors import SourceError
 from ..job_records import JobRecord, JobRecords, JobStatus
-from .arguments import as_json, reading, writing
+from .arguments import as_json, database_and, reading, writing
 from .output import print_json, print_line, print_table, say
 
 
@@ -24,7 +24,7 @@ def jobs() -> None:
 
 
 @jobs.command("list")
-@click.argument("db", type=click.Path())
+@database_and()
 @as_json
 def list_(db: str, as_json: bool) -> None:
     """List the jobs of DB, the newest first."""
@@ -54,14 +54,14 @@ def list_(db: str, as_json: bool) -> None:
 
 
 @jobs.command()
-@click.argument("db", type=click.Path())
-@click.argument("job_id", type=int)
+@database_and("job_id")
 @as_json
-def show(db: str, job_id: int, as_json: bool) -> None:
+def show(db: str, job_id: str, as_json: bool) -> None:
     """Show a job and every row that it could not embed, with the reason."""
+    number = _number(job_id)
     with reading(db) as conn:
-        job = _get_job(conn, db, job_id)
-        failures = JobRecords(conn).list_failures(job_id)
+        job = _get_job(conn, db, number)
+        failures = JobRecords(conn).list_failures(number)
     described = _described(job)
     if as_json:
         described["failures"] = [
@@ -83,15 +83,15 @@ def show(db: str, job_id: int, as_json: bool) -> None:
 
 
 @jobs.command()
-@click.argument("db", type=click.Path())
-@click.argument("job_id", type=int)
-def cancel(db: str, job_id: int) -> None:
+@database_and("job_id")
+def cancel(db: str, job_id: str) -> None:
     """End an unfinished job for good; what it has embedded is kept."""
+    number = _number(job_id)
     with writing(db) as conn:
-        job = _get_job(conn, db, job_id)
+        job = _get_job(conn, db, number)
         with write_transaction(conn):
-            JobRecords(conn).cancel(job_id)
-    say(f"Cancelled job {job_id} of '{job.collection}'. What it has embedded is kept.")
+            JobRecords(conn).cancel(number)
+    say(f"Cancelled job {number} of '{job.collection}'. What it has embedded is kept.")
     if job.status is JobStatus.RUNNING and not job.is_abandoned:
         say("Its process stops at its next batch.")
 
@@ -103,7 +103,20 @@ def status_text(job: JobRecord) -> str:
 
 def _say_interrupted(jobs: Sequence[JobRecord]) -> None:
     if any(job.is_abandoned for job in jobs):
-        say("interrupted: its process is gone. Run the same create again, or sync, to go on.")
+        say("interrupted: its process is gone. Run the same command again, or sync, to go on.")
+
+
+def _number(job_id: str) -> int:
+    """Return the number of a job.
+
+    Raises:
+        click.BadParameter: it is no number, in click's words.
+    """
+    try:
+        return click.INT(job_id)
+    except click.BadParameter as error:
+        error.param_hint = "'JOB_ID'"
+        raise
 
 
 def _get_job(conn: sqlite3.Connection, db: str, job_id: int) -> JobRecord:

@@ -25,7 +25,7 @@ from ..inputs import (
 )
 from ..llm_files import default_database
 from ..records import Row
-from .arguments import not_empty
+from .arguments import names, not_empty
 from .output import rows_text, say
 from .run import run_collection
 from .targets import database_option, folder_for, key_option, model_for, model_option
@@ -79,7 +79,7 @@ PROBLEMS_SAID = 100
 )
 @click.option(
     "--metadata-columns",
-    callback=not_empty,
+    callback=names,
     help="Columns to keep as metadata, out of the text, with commas between them",
 )
 @click.option("--store", is_flag=True, help="Store the content beside its vector")
@@ -100,7 +100,7 @@ def multi(
     model_id: str | None,
     key: str | None,
     prepend: str | None,
-    metadata_columns: str | None,
+    metadata_columns: tuple[str, ...],
     store: bool,
     database: str | None,
 ) -> None:
@@ -112,8 +112,7 @@ def multi(
     """
     _check_usage(input_path, format_, files, encodings, binary, sql, attach, metadata_columns)
     db = database or default_database()
-    columns = tuple(name.strip() for name in (metadata_columns or "").split(",") if name.strip())
-    shape = Shape(prefix or "", prepend or "", columns)
+    shape = Shape(prefix or "", prepend or "", metadata_columns)
     source: RecordRows | FolderRows
     if files:
         encodings = encodings or DEFAULT_FILE_ENCODINGS
@@ -161,7 +160,7 @@ def _check_usage(
     binary: bool,
     sql: str | None,
     attach: Sequence[tuple[str, str]],
-    metadata_columns: str | None,
+    metadata_columns: tuple[str, ...],
 ) -> None:
     """Refuse options that do not go together; the first four messages are LLM's.
 

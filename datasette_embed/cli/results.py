@@ -12,7 +12,9 @@ from typing import Any
 
 import click
 
-from ..models import EmbeddingModel, Item, Kind, embed_items
+from .. import models
+from ..errors import SourceError
+from ..models import EmbeddingModel, Item
 from ..records import CollectionRecord
 from ..searching.exact import Hits
 from ..store import Store
@@ -32,12 +34,25 @@ def embed_query(model: EmbeddingModel, query: Item) -> bytes:
     """Return the vector of what is searched for, as stored; say what the model does not read.
 
     Raises:
-        UnreadableTextError: the model knows nothing of the text.
-        EmbedError: the model failed, or does not take this kind of content.
+        EmbedError: as ``models.embed_query``.
+        SourceError: the model does not take this kind of content.
     """
+    refuse_untaken(model, query)
     if isinstance(query, str):
         say_unread(model, query)
-    return encode(embed_items(model, [query], Kind.QUERY).vectors[0])
+    return encode(models.embed_query(model, query))
+
+
+def refuse_untaken(model: EmbeddingModel, item: Item) -> None:
+    """Refuse a content of a type that the model does not take.
+
+    Raises:
+        SourceError: saying which it takes.
+    """
+    try:
+        model.check_items([item])
+    except ValueError as error:
+        raise SourceError(model.model_id, str(error)) from error
 
 
 def say_unread(model: EmbeddingModel, text: str) -> None:

@@ -1,6 +1,7 @@
 """One embedding run with its words: the plan, the questions, the progress and the end.
 
-Layer 10: what ``create``, ``sync`` and ``demo`` have in common; the words are in ``words``.
+Layer 10: what ``create``, ``sync``, ``multi`` and ``demo`` have in common; most of the words are
+in ``words``.
 """
 
 from __future__ import annotations

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import click
 
-from ..errors import EmbedError, SourceError
+from ..errors import InvalidVectorError, SourceError
 from ..models import Item, is_blank
 from ..records import CollectionRecord
 from ..registry import get_registry
 from ..searching.exact import Hits, nearest
 from ..store import Store
+from ..vectors import blob_is_usable
 from .arguments import database_and, read_input, reading
 from .results import (
     describe_hits,
@@ -27,7 +28,9 @@ from .results import (
 
 @click.command()
 @database_and("collection", "[entry_id]")
-@click.option("-i", "--input", "input_path", help="File to compare with; - for stdin")
+@click.option(
+    "-i", "--input", "input_path", type=click.Path(), help="File to compare with; - for stdin"
+)
 @click.option("-c", "--content", help="Text to compare with")
 @click.option("--binary", is_flag=True, help="Treat the input as binary, not as text")
 @number_option
@@ -85,16 +88,14 @@ def _similar_by_id(
 
     Raises:
         EntryNotFoundError: there is none of this id.
-        SourceError: its stored vector cannot be used.
+        InvalidVectorError: its stored vector cannot be used (the words are ``Collection``'s).
+        DimensionMismatchError: it is one of another length than the collection's.
     """
     blob = store.get_embedding(record, entry_id)
-    try:
-        # At least one, so that a vector that cannot be used is refused whatever is wanted.
-        hits = nearest(store, record, blob, max(number, 1), without=entry_id, prefix=prefix)
-    except EmbedError as error:
-        raise SourceError(
-            f"entry '{entry_id}'", f"its stored vector cannot be used: {error}"
-        ) from error
+    if not blob_is_usable(blob):
+        raise InvalidVectorError(f"the stored vector of entry '{entry_id}' cannot be used")
+    # At least one, so that a vector that cannot be used is refused whatever is wanted.
+    hits = nearest(store, record, blob, max(number, 1), without=entry_id, prefix=prefix)
     return hits if number else Hits([])
 
 

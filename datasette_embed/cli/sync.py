@@ -1,6 +1,7 @@
 """``sync``: bring collections up to date with their rows.
 
-Layer 10: the words around ``planning`` and ``jobs``. No decision about data is made here.
+Layer 10: the words around ``opened_sources``; the run itself is in ``run``. No decision about
+data is made here.
 """
 
 from __future__ import annotations

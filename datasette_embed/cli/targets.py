@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from ..errors import ModelMismatchError, SourceError
+from ..errors import ConfigError, ModelMismatchError, SourceError
 from ..llm_files import embeddings_path
 from ..model_names import default_model
 from ..models import EmbeddingModel
@@ -64,9 +64,12 @@ def model_for(
     if collection and Path(db).exists():
         with reading(db) as conn:
             record = Store(conn).find_collection(collection)
-    if record is None:
-        return default_model(registry, model_id)
     is_wish = ctx.get_parameter_source("model_id") is ParameterSource.COMMANDLINE
+    if record is None:
+        if model_id and not is_wish and registry.find(model_id) is None:
+            known = ", ".join(registry.known_names())
+            raise ConfigError(MODEL_VARIABLE, f"unknown model: {model_id}. Known models: {known}")
+        return default_model(registry, model_id)
     if model_id and is_wish:
         named = registry.find(model_id)
         wanted = named.model_id if named else model_id

@@ -9,7 +9,6 @@ import base64
 import json
 import sys
 from enum import StrEnum
-from typing import Any
 
 import click
 
@@ -19,9 +18,10 @@ from ..llm_files import default_database
 from ..models import Kind, embed_items, is_blank
 from ..one_entry import embed_entry
 from ..records import Row
+from ..strict_json import json_value
 from ..vectors import decode, encode
 from .arguments import not_empty, read_input
-from .results import say_unread
+from .results import refuse_untaken, say_unread
 from .targets import database_option, folder_for, key_option, model_for, model_option
 
 
@@ -43,16 +43,12 @@ def json_object(ctx: click.Context, param: click.Parameter, value: str | None) -
     if value is None:
         return None
     try:
-        parsed = json.loads(value, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        parsed = json_value(value)
+    except ValueError as error:
         raise click.BadParameter("metadata must be valid JSON", ctx, param) from error
     if not isinstance(parsed, dict):
         raise click.BadParameter("metadata must be a JSON object", ctx, param)
     return json.dumps(parsed) if parsed else None
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 @click.command()
@@ -110,10 +106,7 @@ def text(
     item = content if content is not None else read_input(input_path or "-", binary)
     if is_blank(item) if isinstance(item, str) else not item:
         raise click.ClickException("No content provided")
-    try:
-        model.check_items([item])
-    except ValueError as error:
-        raise SourceError(model.model_id, str(error)) from error
+    refuse_untaken(model, item)
     if isinstance(item, str):
         say_unread(model, item)
     if not collection:

@@ -1,4 +1,4 @@
-"""What ``create``, ``sync`` and ``demo`` say before, during and after an embedding run.
+"""What ``create``, ``sync``, ``multi`` and ``demo`` say before, during and after an embedding run.
 
 Layer 10: imports what it reports on. Nothing is decided here.
 """
@@ -32,8 +32,9 @@ def say_plan(plan: Plan, source: RowSource, model: EmbeddingModel, remove: bool)
     say(f"{rows_text(plan.rows)}: {', '.join(parts)}")
     if not plan.missing:
         return
-    where = "on this machine, free" if model.is_local else "over the network"
-    say(f"Model: {model.model_id} ({where})")
+    where = " (over the network)" if model.needs_key or model.price_per_million_tokens else ""
+    where = " (on this machine, free)" if model.is_local else where
+    say(f"Model: {model.model_id}{where}")
     about = "about " if plan.is_sampled else ""
     estimates = [f"{about}{plan.tokens:,} tokens"]
     if plan.cost_usd is not None:
@@ -54,7 +55,8 @@ def say_counts(counts: JobCounts, duration_seconds: float) -> None:
     parts += [f"{counts.reused:,} of them by reusing a vector"] if counts.reused else []
     parts += [f"{counts.unchanged:,} were up to date"] if counts.unchanged else []
     parts += [f"{counts.refreshed:,} now have their text stored"] if counts.refreshed else []
-    parts += [f"{counts.blank:,} are empty"] if counts.blank else []
+    are = "is" if counts.blank == 1 else "are"
+    parts += [f"{counts.blank:,} {are} empty"] if counts.blank else []
     parts += [f"{counts.removed:,} removed"] if counts.removed else []
     say("; ".join(parts))
 

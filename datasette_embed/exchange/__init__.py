@@ -1,9 +1,10 @@
 """Collections as files: written and read as JSON Lines, CSV, numpy and Parquet.
 
-Layer 8: imports ``database``, ``entries``, ``errors``, ``records``, ``registry``, ``schema``,
-``sources``, ``store`` and ``vectors``. ``exporting`` and ``importing`` are the two directions,
-``formats`` knows the formats by name, and each format has a module; ``vector_tables`` reads
-tables of vectors that other tools made. No word is printed and nothing is embedded here.
+Layer 8: imports ``database``, ``errors``, ``input_files``, ``models``, ``records``,
+``registry``, ``schema``, ``sources``, ``store`` and ``vectors``. ``exporting`` and
+``importing`` are the two directions, ``formats`` knows the formats by name, and each format
+has a module; ``replacing`` puts whole files in place, and ``vector_tables`` reads tables of
+vectors that other tools made. No word is printed and nothing is embedded here.
 """
 
 from .exporting import ExportCounts, export_collection

@@ -1,6 +1,7 @@
 """CSV with a header: one entry per row, its embedding as the text of a JSON array.
 
-Imports ``errors`` and ``values``. CSV knows no NULL: an empty value is none at all.
+Imports ``errors``, ``input_files`` and ``values``. CSV knows no NULL: an empty value is none
+at all, but for the id in a file that has the columns of an export.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from ..errors import SourceError
+from ..input_files import long_fields
 from .values import FIELDS, FileRow, Header, StoredEntry, embedding_text
 
-#: Characters of the longest value that is read; Python's own limit is 131,072.
-LONGEST_VALUE = 256 * 1024 * 1024
+#: Bytes of the longest line that is read.
+LONGEST_LINE = 256 * 1024 * 1024
 
 
 class CsvWriter:
@@ -100,7 +102,7 @@ class CsvRows:
         self._file.close()
 
     def _lines(self) -> Iterator[str]:
-        while line := self._file.readline(LONGEST_VALUE):
+        while line := self._file.readline(LONGEST_LINE):
             self.position += len(line)
             if self.position == len(line):
                 line = line.removeprefix(b"\xef\xbb\xbf")
@@ -109,22 +111,21 @@ class CsvRows:
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         """Yield (line where it begins, values) of every row that is not empty."""
-        before = csv.field_size_limit()
         while True:
             start = self._reader.line_num + 1
-            csv.field_size_limit(LONGEST_VALUE)
             try:
-                values = next(self._reader, None)
+                # Only here: between two rows other code runs, whose limit it is not.
+                with long_fields():
+                    values = next(self._reader, None)
             except csv.Error as error:
                 raise SourceError(self.path, f"is no CSV at line {start}: {error}") from error
-            finally:
-                csv.field_size_limit(before)
             if values is None:
                 return
             if values:
                 yield start, values
 
     def _read(self) -> Iterator[FileRow]:
+        has_empty_id = self._names == list(FIELDS)
         for start, values in self._records():
             where = f"line {start}"
             if len(values) != len(self._names):
@@ -132,5 +133,8 @@ class CsvRows:
                 problem = f"has {len(values)} values where the header has {count} columns"
                 yield FileRow(where, problem=problem)
                 continue
-            fields = dict(zip(self._names, values, strict=True))
-            yield FileRow.from_fields(where, {name: v or None for name, v in fields.items()})
+            texts = dict(zip(self._names, values, strict=True))
+            fields = {name: text or None for name, text in texts.items()}
+            if has_empty_id:
+                fields["id"] = texts["id"]
+            yield FileRow.from_fields(where, fields)

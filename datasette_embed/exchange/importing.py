@@ -140,11 +140,16 @@ class _Import:
         """
         header = self.rows.header
         if existing is None:
-            return header.dimensions
-        if existing.is_rebuilding:
-            raise OutdatedCollectionError(
-                self.name, "is only partly embedded with the new version of its model"
-            )
+            model = get_registry().find(self.counts.model_id)
+            expected = model and model.dimensions
+            if expected and header.dimensions not in (None, expected):
+                raise SourceError(
+                    self.rows.path,
+                    f"holds vectors of {header.dimensions} numbers, and those of "
+                    f"{self.counts.model_id} have {expected}: name their model with --model",
+                )
+            return expected or header.dimensions
+        existing.check_not_rebuilding()
         versions = (existing.fingerprint, header.fingerprint)
         if all(versions) and versions[0] != versions[1]:
             raise OutdatedCollectionError(

@@ -81,31 +81,57 @@ class JsonlRows:
         self._file.close()
 
     def _read(self) -> Iterator[FileRow]:
-        number = 0
-        while line := self._file.readline(LONGEST_LINE):
-            number += 1
-            if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
-                raise SourceError(self.path, f"line {number} is too long: is this JSON Lines?")
+        for number, line in iter_lines(self._file, self.path):
             self.position += len(line)
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
             if line.strip():
                 yield self._row(f"line {number}", line)
 
     def _row(self, where: str, line: bytes) -> FileRow:
         try:
-            fields = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError:
-            return FileRow(where, problem="is not UTF-8")
-        except json.JSONDecodeError as error:
-            return FileRow(where, problem=f"is no JSON: {error.msg} at character {error.pos + 1}")
-        except (ValueError, RecursionError):
-            return FileRow(where, problem="is no JSON that can be read")
-        if not isinstance(fields, dict):
-            return FileRow(where, problem="is no JSON object")
+            fields = object_of(line)
+        except NotAnObjectError as error:
+            return FileRow(where, problem=str(error))
         if not self.notes and (others := [name for name in fields if name not in FIELDS]):
             self.notes.append(f"Not imported: {', '.join(others)}")
         return FileRow.from_fields(where, fields)
+
+
+class NotAnObjectError(ValueError):
+    """A line that is no JSON object; the message says why, and quotes nothing of it."""
+
+
+def iter_lines(file: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
+    """Yield (number, line) of an open file, from 1, with its line feed, blank ones too.
+
+    Raises:
+        SourceError: a line is longer than ``LONGEST_LINE``.
+    """
+    number = 0
+    while line := file.readline(LONGEST_LINE):
+        number += 1
+        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            raise SourceError(path, f"line {number} is too long: is this JSON Lines?")
+        yield number, line
+
+
+def object_of(line: bytes) -> dict[str, Any]:
+    """Return the object of a line, which may begin with a byte order mark.
+
+    Raises:
+        NotAnObjectError: there is none.
+    """
+    try:
+        fields = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise NotAnObjectError("is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        reason = f"is no JSON: {error.msg} at character {error.pos + 1}"
+        raise NotAnObjectError(reason) from error
+    except (ValueError, RecursionError) as error:
+        raise NotAnObjectError("is no JSON that can be read") from error
+    if not isinstance(fields, dict):
+        raise NotAnObjectError("is no JSON object")
+    return fields
 
 
 def _text(value: Any) -> str:

@@ -1,22 +1,23 @@
-"""numpy's own file of one matrix, and beside it a JSON file that says what its rows are.
+"""numpy's own file of one matrix, and beside it JSON Lines that say what its rows are.
 
-Imports ``errors`` and ``values``. ``NAME.npy`` holds float32 ``(n, dimensions)``, which
-``numpy.load`` reads without pickle; ``NAME.json`` holds ``collection``, ``model``,
-``dimensions``, ``metric``, ``fingerprint``, ``ids`` and, in the same order, ``entries`` with
-the content, metadata and hash of each.
+Imports ``errors``, ``jsonl`` and ``values``. ``NAME.npy`` holds float32 ``(n, dimensions)``,
+which ``numpy.load`` reads without pickle. The first line of ``NAME.npy.jsonl`` is an object
+with ``collection``, ``model``, ``dimensions``, ``metric`` and ``fingerprint``; then, in the
+order of the matrix, comes a line for each row with its ``id`` and, where they are stored,
+``content``, ``metadata``, ``content_hash`` and ``content_blob``. Both are written and read
+row by row, so that memory does not grow with them.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import struct
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import SourceError
+from .jsonl import NotAnObjectError, iter_lines, object_of
 from .values import FileRow, Header, StoredEntry, base64_object
 
 #: Bytes before the numbers. Version 1.0 of the format (numpy/lib/format.py) wants a
@@ -26,8 +27,11 @@ _MAGIC = b"\x93NUMPY\x01\x00"
 
 
 def sidecar_of(path: Path) -> Path:
-    """Return the JSON file that belongs to a matrix."""
-    return path.with_suffix(".json")
+    """Return the file of lines that belongs to a matrix.
+
+    Not ``NAME.jsonl``: that is what an export of the same collection is called.
+    """
+    return path.with_name(f"{path.name}.jsonl")
 
 
 class NpyWriter:
@@ -38,8 +42,6 @@ class NpyWriter:
         self._sidecar = sidecar
         self._dimensions = header.dimensions or 0
         self._count = 0
-        self._has_entries = False
-        self._entries = tempfile.TemporaryFile()
         file.write(bytes(HEADER_SIZE))
         said = {
             "collection": header.collection,
@@ -48,44 +50,32 @@ class NpyWriter:
             "metric": header.metric,
             "fingerprint": header.fingerprint,
         }
-        sidecar.write(_json(said)[:-1] + b', "ids": [')
+        sidecar.write(_line(said))
 
     def write(self, entries: Sequence[StoredEntry]) -> None:
-        """Write the vector of each entry, its id, and what else is stored of it."""
+        """Write the vector of each entry, and a line with its id and what else is stored."""
         for entry in entries:
             if entry.embedding is None:
                 continue
-            comma = b",\n" if self._count else b"\n"
             self._file.write(entry.embedding)
-            self._sidecar.write(comma + _json(entry.entry_id))
-            fields = _fields(entry)
-            self._has_entries = self._has_entries or bool(fields)
-            self._entries.write(comma + _json(fields))
+            self._sidecar.write(_line(_fields(entry)))
             self._count += 1
 
     def finish(self) -> None:
-        """Write the header, now that the number of rows is known, and the second list."""
+        """Write the header, now that the number of rows is known."""
         shape = f"({self._count}, {self._dimensions})"
         text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
         length = HEADER_SIZE - len(_MAGIC) - 2
         self._file.seek(0)
         self._file.write(_MAGIC + struct.pack("<H", length))
         self._file.write(text.ljust(length - 1).encode("ascii") + b"\n")
-        self._sidecar.write(b"\n]")
-        if self._has_entries:
-            self._sidecar.write(b', "entries": [')
-            self._entries.seek(0)
-            shutil.copyfileobj(self._entries, self._sidecar)
-            self._sidecar.write(b"\n]")
-        self._sidecar.write(b"}\n")
 
     def close(self) -> None:
-        """Drop what is kept for the second list."""
-        self._entries.close()
+        """Nothing is open but the files, which are the caller's."""
 
 
 def _fields(entry: StoredEntry) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {"id": entry.entry_id}
     if entry.content is not None:
         fields["content"] = entry.content
     if entry.metadata is not None:
@@ -101,7 +91,7 @@ class NpyRows:
     """The rows of a matrix, as ``values.Rows``.
 
     Raises:
-        SourceError: no such matrix, or no JSON file beside it that fits.
+        SourceError: no such matrix, or no file of lines beside it that fits.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,24 +100,31 @@ class NpyRows:
         self.notes: list[str] = []
         self._matrix = _opened(path)
         self.size: int | None = len(self._matrix)
-        sidecar = sidecar_of(path)
-        said = _read_sidecar(sidecar)
-        self._ids = _list_of(sidecar, said, "ids", len(self._matrix))
-        entries = said.get("entries")
-        self._entries: list[Any] = (
-            [] if entries is None else _list_of(sidecar, said, "entries", len(self._matrix))
-        )
+        self._sidecar = _Sidecar(sidecar_of(path))
+        try:
+            self.header = self._checked_header(path.name)
+        except BaseException:
+            self.close()
+            raise
+
+    def _checked_header(self, name: str) -> Header:
+        said, count = self._sidecar.read_header()
         dimensions = said.get("dimensions")
         if dimensions not in (None, self._matrix.shape[1]):
             raise SourceError(
-                str(sidecar),
-                f"says {dimensions} dimensions, and {path.name} has {self._matrix.shape[1]}",
+                self._sidecar.path,
+                f"says {dimensions} dimensions, and {name} has {self._matrix.shape[1]}",
+            )
+        if count != self.size:
+            raise SourceError(
+                self._sidecar.path,
+                f"has {count:,} lines below the first for {self.size:,} rows of vectors",
             )
         texts = {
             name: said[name] if isinstance(said.get(name), str) and said[name] else None
             for name in ("collection", "model", "metric", "fingerprint")
         }
-        self.header = Header(
+        return Header(
             texts["collection"],
             texts["model"],
             self._matrix.shape[1],
@@ -136,19 +133,74 @@ class NpyRows:
         )
 
     def __iter__(self) -> Iterator[FileRow]:
-        for number, entry_id in enumerate(self._ids):
-            self.position = number + 1
+        for number, line in enumerate(self._sidecar.iter_entries()):
             where = f"row {number}"
-            fields = self._entries[number] if self._entries else {}
-            if not isinstance(fields, dict):
-                yield FileRow(where, problem="its entry is no JSON object")
+            self.position = number + 1
+            try:
+                fields = object_of(line)
+            except NotAnObjectError as error:
+                yield FileRow(where, problem=f"its line {error}")
                 continue
-            named = {**fields, "id": entry_id, "embedding": self._matrix[number]}
-            yield FileRow.from_fields(where, named)
+            yield FileRow.from_fields(where, {**fields, "embedding": self._matrix[number]})
 
     def close(self) -> None:
-        """Let go of the matrix."""
+        """Let go of the matrix, and close the file beside it."""
         self._matrix = self._matrix[:0]
+        self._sidecar.close()
+
+
+class _Sidecar:
+    """The lines beside a matrix; those that are blank do not count.
+
+    The file stays open, so that one that takes its place is not read with the old matrix.
+
+    Raises:
+        SourceError: no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        try:
+            self._file = path.open("rb")
+        except FileNotFoundError as error:
+            raise SourceError(
+                self.path, "no such file: a matrix needs it to say its ids (and its model)"
+            ) from error
+        except OSError as error:
+            raise SourceError(self.path, error.strerror or "cannot be read") from error
+
+    def read_header(self) -> tuple[dict[str, Any], int]:
+        """Return the object of the first line, and how many lines come below it.
+
+        Raises:
+            SourceError: the first line says nothing of the whole.
+        """
+        lines = self._lines()
+        try:
+            header = object_of(next(lines, b""))
+        except NotAnObjectError as error:
+            raise SourceError(self.path, f"its first line {error}") from error
+        if "id" in header:
+            raise SourceError(
+                self.path, 'begins with an entry: put a line {"model": …} or {} before it'
+            )
+        return header, sum(1 for _ in lines)
+
+    def iter_entries(self) -> Iterator[bytes]:
+        """Yield every line below the first."""
+        lines = self._lines()
+        next(lines, None)
+        yield from lines
+
+    def _lines(self) -> Iterator[bytes]:
+        self._file.seek(0)
+        for _, line in iter_lines(self._file, self.path):
+            if line.strip():
+                yield line
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def _opened(path: Path) -> Any:
@@ -172,30 +224,5 @@ def _opened(path: Path) -> Any:
     return matrix
 
 
-def _read_sidecar(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise SourceError(
-            str(path), "no such file: a matrix needs it to say its ids (and its model)"
-        )
-    try:
-        said = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise SourceError(str(path), "is no JSON") from error
-    except OSError as error:
-        raise SourceError(str(path), error.strerror or "cannot be read") from error
-    if not isinstance(said, dict):
-        raise SourceError(str(path), "is no JSON object")
-    return said
-
-
-def _list_of(path: Path, said: dict[str, Any], name: str, count: int) -> list[Any]:
-    found = said.get(name)
-    if not isinstance(found, list):
-        raise SourceError(str(path), f"has no list '{name}'")
-    if len(found) != count:
-        raise SourceError(str(path), f"has {len(found):,} {name} for {count:,} rows of vectors")
-    return found
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode("utf-8")
+def _line(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, ensure_ascii=False).encode("utf-8") + b"\n"

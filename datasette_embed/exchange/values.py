@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from ..errors import DimensionMismatchError, InvalidVectorError, SourceError
 from ..models import Item
-from ..records import NewEntry, content_hash
-from ..vectors import ITEM_SIZE, as_vectors, decode, encode
+from ..records import NewEntry, check_entry_id, content_hash
+from ..vectors import ITEM_SIZE, as_vectors, blob_is_usable, decode, encode
 
 #: The names of an entry's values, in every format.
 FIELDS = ("id", "embedding", "content", "metadata", "content_hash", "model", "content_blob")
@@ -163,14 +163,12 @@ class _Unusable(ValueError):
 def _entry_id(value: Any) -> str:
     if value is None:
         raise _Unusable("has no id")
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise _Unusable("its id is neither text nor a whole number")
-    if not (text := _text(str(value), "id")):
-        raise _Unusable("its id is empty")
-    # SQLite's JSON functions end a text there.
-    if "\0" in text:
-        raise _Unusable("its id holds the character NUL")
-    return text
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise _Unusable("its id is neither text nor a number")
+    try:
+        return check_entry_id(value)
+    except ValueError as error:
+        raise _Unusable("its id holds NUL or half a character, which no id can") from error
 
 
 def _text(value: Any, what: str) -> str:
@@ -189,13 +187,16 @@ def _blob(value: Any, dimensions: int | None) -> bytes:
     parsed = _parsed(value)
     try:
         vector = decode(parsed) if isinstance(parsed, bytes) else parsed
-        return encode(as_vectors([vector], dimensions=dimensions)[0])
+        blob = encode(as_vectors([vector], dimensions=dimensions)[0])
     except DimensionMismatchError as error:
         reason = f"has {error.actual} dimensions where the collection has {error.expected}"
         raise _Unusable(reason) from error
     except InvalidVectorError as error:
         reason = error.reason.removeprefix("row 0: ")
         raise _Unusable(f"its embedding cannot be used: {reason}") from error
+    if not blob_is_usable(blob):
+        raise _Unusable("its embedding cannot be used: it is zero, which no search finds")
+    return blob
 
 
 def _parsed(embedding: Any) -> Any:
@@ -227,7 +228,7 @@ def _bytes(value: Any, what: str) -> bytes:
     try:
         return base64.b64decode(encoded, validate=True)
     except (TypeError, ValueError, binascii.Error) as error:
-        raise _Unusable(f"its {what} is no base64") from error
+        raise _Unusable(f"its {what} cannot be read as base64") from error
 
 
 def _hash(value: Any) -> bytes | None:

@@ -45,6 +45,7 @@ def cluster(conn: sqlite3.Connection, path: str, collection_name: str, number: i
     Raises:
         ValueError: ``number`` is below 1.
         CollectionNotFoundError: there is no such collection.
+        OutdatedCollectionError: it is only partly embedded with a new version of its model.
         SourceError: it has no usable vectors, or fewer than ``number``.
         MissingDependencyError: scikit-learn is not installed.
     """
@@ -52,7 +53,9 @@ def cluster(conn: sqlite3.Connection, path: str, collection_name: str, number: i
         raise ValueError(f"number must be at least 1, not {number}")
     with translated(path), read_snapshot(conn):
         store = Store(conn)
-        vectors = read_vectors(store, store.get_collection(collection_name))
+        record = store.get_collection(collection_name)
+        record.check_not_rebuilding()
+        vectors = read_vectors(store, record)
     subject = f"collection '{collection_name}'"
     if not vectors.ids:
         why = "has no usable vectors" if vectors.left_out else "has no entries"

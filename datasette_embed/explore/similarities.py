@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from ..database import quoted, read_snapshot, sqlite3, translated, write_transaction
-from ..errors import OutdatedCollectionError, SourceError
+from ..errors import SourceError
 from ..records import CollectionRecord
 from ..schema import OUR_TABLES, columns_of, ensure_schema, has_table
 from ..store import Store
@@ -181,10 +181,7 @@ def _check(
     Raises:
         OutdatedCollectionError, SourceError: as ``write_similarities``.
     """
-    if record.is_rebuilding:
-        raise OutdatedCollectionError(
-            record.name, "is only partly embedded with the new version of its model"
-        )
+    record.check_not_rebuilding()
     lower = table.lower()
     if lower.startswith(("_embed_", "sqlite_")) or lower in OUR_TABLES:
         raise SourceError(path, f"the name '{table}' is taken: choose another with --table")

@@ -51,9 +51,11 @@ class Query:
     Raises:
         InvalidVectorError: it is no vector, zero, or not finite.
         DimensionMismatchError: it has another length than the collection's.
+        OutdatedCollectionError: the collection holds vectors of two versions of its model.
     """
 
     def __init__(self, collection: CollectionRecord, blob: bytes) -> None:
+        collection.check_not_rebuilding()
         self.vector = vectors.decode(blob)
         if collection.dimensions is not None and len(self.vector) != collection.dimensions:
             raise DimensionMismatchError(collection.dimensions, len(self.vector))
@@ -115,16 +117,17 @@ def nearest(
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
     query = Query(collection, query_blob)
-    compare = vectors.dot_scores if query.is_dot else vectors.cosine_scores
     best: list[tuple[float, str, bytes]] = []
     unusable, tolerance = 0, 0.0
-    for window in store.iter_embeddings(collection.id, prefix=prefix):
+    for window in store.iter_embeddings(collection.id, prefix=prefix, size=len(query_blob)):
         sound = [entry for entry in window if query.is_comparable(entry[1])]
         unusable += len(window) - len(sound)
         if not sound:
             continue
         matrix = vectors.decode(b"".join(blob for _, blob in sound)).reshape(len(sound), -1)
-        scores = compare(matrix, query.vector)
+        # At length 1 first, or the products of tiny numbers would vanish.
+        rows = matrix if query.is_dot else vectors.normalize(matrix)
+        scores = vectors.dot_scores(rows, query.scored_vector)
         # NaN: the stored vector is zero or not finite.
         unusable += int((scores != scores).sum())
         # One more than wanted, for the entry that is left out may be among them.

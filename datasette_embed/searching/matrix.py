@@ -28,12 +28,13 @@ class _Stamp(NamedTuple):
     Attributes:
         changes: SQLite's count of commits by others, and of rows changed by this connection.
         generation: the collection's number, where all triggers that keep it are there.
-        shape: the length of the query, and whether its inner products are the scores.
+        shape: the collection's id, the length of the query, and whether its inner
+            products are the scores.
     """
 
     changes: tuple[int, int]
     generation: int | None
-    shape: tuple[int, bool]
+    shape: tuple[int, int, bool]
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class _Matrix:
 
 
 class MatrixSearch:
-    """Searches one collection, again and again, over one connection.
+    """Searches a collection, again and again, over one connection.
 
     Args:
         store: the file; its connection is the one whose changes are watched.
@@ -114,7 +115,7 @@ class MatrixSearch:
 
         None for one that is too large, and for a file whose ids are not in Python's order.
         """
-        changes, shape = self._changes(), (len(query.blob), query.is_dot)
+        changes, shape = self._changes(), (collection.id, len(query.blob), query.is_dot)
         matrix = self._matrix
         if matrix is not None and matrix.stamp[::2] == (changes, shape):
             return matrix
@@ -143,7 +144,7 @@ class MatrixSearch:
         matrix = np.empty((count, len(query.vector)), dtype=np.float32)
         ids: list[str] = []
         unusable: list[str] = []
-        for window in self._store.iter_embeddings(collection.id):
+        for window in self._store.iter_embeddings(collection.id, size=len(query.blob)):
             sound = [entry for entry in window if query.is_comparable(entry[1])]
             unusable += [entry[0] for entry in window if not query.is_comparable(entry[1])]
             rows = vectors.decode(b"".join([b"", *(blob for _, blob in sound)]) or query.blob)
