@@ -76,7 +76,7 @@ class Entries:
             EntryNotFoundError: there is no entry of this id.
         """
         row = self.conn.execute(
-            "select embedding from embeddings where collection_id = ? and id = ?",
+            "select embedding from embeddings where collection_id = ? and id collate binary = ?",
             (collection.id, entry_id),
         ).fetchone()
         if row is None:
@@ -141,7 +141,7 @@ class Entries:
         # One by one, for JSON would end an id at the character NUL.
         for entry_id in entry_ids:
             for (blob,) in self.conn.execute(
-                "select embedding from embeddings where collection_id = ? and id = ?"
+                "select embedding from embeddings where collection_id = ? and id collate binary = ?"
                 " and typeof(embedding) = 'blob'",
                 (collection_id, entry_id),
             ):
@@ -167,7 +167,7 @@ class Entries:
         for entry_id in entry_ids:
             for content, metadata in self.conn.execute(
                 "select cast(content as blob), cast(metadata as blob) from embeddings"
-                " where collection_id = ? and id = ?",
+                " where collection_id = ? and id collate binary = ?",
                 (collection_id, entry_id),
             ):
                 texts = [_decoded(value, encoding) for value in (content, metadata)]

@@ -518,3 +518,21 @@ def test_create_ctrl_c_pauses_and_the_same_command_completes_it(tmp_path):
     assert done.stdout.count("batch 10\n") == 6 - first
     assert stored(path) == expected(rows)
     assert query(path, "select status from _embed_jobs") == [("finished",)]
+
+
+@pytest.mark.parametrize(
+    ("price", "is_local", "words"),
+    [
+        (None, False, "Model: failing"),
+        (None, True, "Model: failing (on this machine, free)"),
+        (1.0, False, "Model: failing (over the network)"),
+    ],
+)
+def test_create_says_where_a_model_computes_as_far_as_it_is_known(
+    db, model, price, is_local, words
+):
+    """Of a plugin's model that says nothing about itself nothing is said."""
+    model.is_local = is_local
+    model.price_per_million_tokens = price
+    said = embed("create", db, "docs", "--model", "failing")
+    assert words in said.stderr.splitlines()

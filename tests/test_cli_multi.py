@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -411,3 +412,33 @@ def test_multi_bad_row_text_cannot_move_the_cursor(db: Path) -> None:
     said = multi("c", "-", "-d", db, "--prefix", "x\x1b[2J", input=data)
     assert "\x1b" not in said.stderr
     assert "item 2: holds half a character" in said.stderr
+
+
+@pytest.mark.usefixtures("counting_model")
+def test_multi_file_name_that_is_not_utf8_is_named_and_the_others_embedded(
+    db: Path, folder: Path
+) -> None:
+    """Such names come from old disks; exit code 0."""
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.txt")).write_text("x", "utf-8")
+    said = multi("c", "-d", db, "--files", folder, "*.txt")
+    assert stored(db, "c") == expected([("a.txt", "a café")])
+    assert "caf\\udce9.txt has no usable name" in said.stderr
+    [(message,)] = query(db, "select message from _embed_failures")
+    assert "caf\\udce9.txt has no usable name" in message
+
+
+def test_multi_other_input_keeps_the_failures_of_the_first(
+    db: Path, add_plugin: Callable[[Any], None]
+) -> None:
+    """They go when their content has a vector at last."""
+    model = FailingModel(["bad"])
+    add_plugin(ModelsPlugin((model, ("count",))))
+    failures = "select job_id, entry_id from _embed_failures"
+    multi("c", "-", "-d", db, input="id,t\n1,good\n2,bad\n")
+    assert query(db, failures) == [(1, "2")]
+    multi("c", "-", "-d", db, input="id,t\n3,fine\n")
+    assert query(db, failures) == [(1, "2")]
+    model.bad = set()
+    multi("c", "-", "-d", db, input="id,t\n2,bad\n")
+    assert query(db, failures) == []
+    assert stored(db, "c") == expected([(1, "good"), (2, "bad"), (3, "fine")])

@@ -330,3 +330,17 @@ def test_text_into_a_collection_of_a_table_is_refused(db: Path) -> None:
     embed("create", db, "docs", "--columns", "body", "--model", "count")
     message = refused("text", "docs", "2", "-c", "x", "-d", db, files=[db])
     assert "was made from something else" in message
+
+
+@pytest.mark.parametrize("arguments", [["-c", "x"], ["c", "1", "-c", "x"]])
+@pytest.mark.usefixtures("counting_model")
+def test_text_unknown_model_in_the_environment_names_the_variable(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody set it long ago, perhaps; -m is said as it was."""
+    monkeypatch.setenv("LLM_EMBEDDING_MODEL", "nope")
+    message = refused("text", *arguments)
+    assert message.startswith("LLM_EMBEDDING_MODEL: unknown model: nope. Known models: ")
+    assert "counting" in message
+    assert "LLM_EMBEDDING_MODEL" not in refused("text", *arguments, "-m", "nope")
+    assert not (tmp_path / "llm").exists()

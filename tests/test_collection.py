@@ -7,6 +7,7 @@ import math
 import os
 import random
 import struct
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -14,6 +15,7 @@ import pytest
 import sqlite_utils
 
 from datasette_embed import Collection as PublicCollection
+from datasette_embed import database
 from datasette_embed.collection import Collection, Entry
 from datasette_embed.database import open_database, sqlite3
 from datasette_embed.errors import (
@@ -30,6 +32,7 @@ from datasette_embed.errors import (
 from datasette_embed.models import Kind
 from datasette_embed.records import content_hash
 from datasette_embed.schema import TRIGGERS
+from tests.engine_fakes import FailingModel
 from tests.fakes import CountingModel, LlmStyleModel, vector_of
 from tests.storage import blob_of, execute, expected, make_docs, query, run_job, stored
 
@@ -1420,3 +1423,34 @@ def test_two_collections_of_one_connection_in_threads(path, model):
         with ThreadPoolExecutor(8) as pool:
             assert set(pool.map(work, range(200))) == {1}
         assert [collection.count() for collection in pair] == [100, 100]
+
+
+def test_embed_multi_waits_for_another_writer_rather_than_lose_a_batch(path, monkeypatch):
+    """What was paid for is written when the other program is done."""
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_SECONDS", 0.01)
+    model = FailingModel()
+    done = threading.Event()
+    with (
+        closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other,
+        Collection("docs", path, model=model) as docs,
+    ):
+
+        def commit_later():
+            done.wait(0.3)  # nobody sets it: a moment in which the batch must wait
+            other.execute("commit")
+            done.set()
+
+        thread = threading.Thread(target=commit_later)
+
+        def meanwhile(calls):
+            other.execute("begin immediate")
+            thread.start()
+
+        model.after_call = meanwhile
+        try:
+            docs.embed_multi([(1, "one"), (2, "two")])
+            assert done.is_set()
+        finally:
+            thread.join()
+        assert docs.db.conn.execute("pragma busy_timeout").fetchone() == (10,)
+    assert stored(path) == expected([(1, "one"), (2, "two")])

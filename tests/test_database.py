@@ -12,6 +12,7 @@ from datasette_embed.database import (
     check_writable,
     is_missing_file,
     open_database,
+    patient,
     quoted,
     read_snapshot,
     sqlite3,
@@ -392,3 +393,22 @@ def test_open_database_half_written_by_a_killed_program_is_read(tmp_path):
     with closing(open_database(tmp_path / "killed.db")) as conn:
         assert conn.execute("select x from t").fetchall() == [("before",)]
     assert not (tmp_path / "killed.db-journal").exists()
+
+
+def test_patient_waits_longer_inside_and_as_before_after(db):
+    """The longer wait is for what the block writes, whether it goes well or not."""
+    with closing(open_database(db, writable=True)) as conn:
+
+        def timeout():
+            return conn.execute("pragma busy_timeout").fetchone()[0]
+
+        assert timeout() == 1_000 * database.BUSY_TIMEOUT_SECONDS
+        with patient(conn):
+            assert timeout() == database.PATIENCE_MS
+        assert timeout() == 1_000 * database.BUSY_TIMEOUT_SECONDS
+        with pytest.raises(KeyError, match="boom"), patient(conn):
+            raise KeyError("boom")
+        assert timeout() == 1_000 * database.BUSY_TIMEOUT_SECONDS
+        conn.execute(f"pragma busy_timeout = {database.PATIENCE_MS + 1}")
+        with patient(conn):
+            assert timeout() == database.PATIENCE_MS + 1

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from datasette_embed.database import open_database, sqlite3
+from datasette_embed.database import open_database, sqlite3, write_transaction
 from datasette_embed.entry_writer import EntryWriter, row_of
 from datasette_embed.errors import (
     CollectionNotFoundError,
@@ -20,6 +20,7 @@ from datasette_embed.models import Kind
 from datasette_embed.records import CollectionRecord, Row, content_hash
 from datasette_embed.schema import ensure_schema
 from datasette_embed.store import Store
+from tests.engine_fakes import FailingModel
 from tests.fakes import CountingModel
 from tests.storage import blob_of, execute, query, stored
 
@@ -287,3 +288,26 @@ def test_row_of_id_that_cannot_be_stored_refused(entry_id):
     """The id is shown as Python shows it."""
     with pytest.raises(ValueError, match="an id must be a number, or text without NUL"):
         row_of(entry_id, "x", None)
+
+
+# A rebuild during the model's call
+
+
+def test_write_rebuild_begun_meanwhile_refused_and_nothing_written(store, path):
+    """Vectors of the old version do not come among those of the new one."""
+    model = FailingModel()
+    write(store, model, ("1", "a"))
+    with closing(open_database(path, writable=True)) as other:
+
+        def meanwhile(calls):
+            with write_transaction(other):
+                Store(other).set_fingerprint(Store(other).get_collection("docs"), "counting@2")
+
+        model.after_call = meanwhile
+        with pytest.raises(OutdatedCollectionError, match="another version of its model"):
+            write(store, model, ("1", "b"), ("2", "c"), keep=True)
+    assert stored(path) == {"1": blob_of("a")}
+    assert query(path, "select content, content_hash from embeddings") == [(None, None)]
+    assert query(path, "select fingerprint, rebuilding from _embed_collections") == [
+        ("counting@2", 1)
+    ]

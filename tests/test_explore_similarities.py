@@ -422,3 +422,16 @@ def test_write_similarities_more_entries_than_a_window(tmp_path, monkeypatch):
     assert rows(path) == expected(vectors, 10)
     counts = run(path)
     assert (counts.added, counts.changed, counts.removed) == (0, 0, 0)
+
+
+def test_rename_collection_keeps_its_table_from_another_of_the_old_name(db):
+    """The name noted with the table follows; who comes after is refused the table."""
+    run(db)
+    with closing(open_database(db, writable=True)) as conn, write_transaction(conn):
+        Store(conn).rename_collection(Store(conn).get_collection("docs"), "new")
+    assert query(db, "select collection_id, collection from _embed_similarities") == [(1, "new")]
+    write(db, {"x": [1.0, 2.0], "y": [2.0, 1.0]}, name="docs")
+    with pytest.raises(SourceError, match="belongs to collection 'new'"):
+        run(db, "docs")
+    assert rows(db) == expected(NUMBERS, 10)
+    assert run(db, "new", only_changed=True).computed == 0

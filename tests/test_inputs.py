@@ -558,3 +558,30 @@ def test_folder_windows_read_files_only_when_needed(
     assert [row.entry_id for row in next(windows)] == ["a.txt"]
     assert opened == ["a.txt"]
     assert [row.entry_id for row in next(windows)] == ["b.txt"]
+
+
+def test_folder_below_that_cannot_be_read_is_a_problem(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pattern passes over it in silence; it is named where the pattern goes down there."""
+    real = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if Path(os.fsdecode(path)).name == "sub":
+            raise PermissionError(13, "Permission denied", os.fsdecode(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    rows = rows_of(FolderRows([(str(folder), "**/*.txt")]))
+    assert [(row.entry_id, row.problem) for row in rows] == [
+        (None, f"Could not read folder {folder / 'sub'}: Permission denied"),
+        ("a.txt", None),
+        ("b.txt", None),
+    ]
+    assert list(contents(FolderRows([(str(folder), "*.txt")]))) == ["a.txt", "b.txt"]
+
+
+def test_open_file_line_that_is_no_json_names_one_place() -> None:
+    """Its number in the file, not that inside of the one line."""
+    message = refusal('{"id": 1, "t": "a"}\n\n{"id": 2, "t":\n', "nl")
+    assert message == "line 3 is not JSON: Expecting value"

@@ -249,3 +249,18 @@ def test_record_failures_name_that_is_no_text_is_recorded(conn, records):
     job = records.create(1, "docs", "m")
     records.record_failures(job.id, [Failure("caf\udce9.txt", "file caf\udce9.txt")])
     assert records.list_failures(job.id) == [("caf\\udce9.txt", "file caf\\udce9.txt", 1)]
+
+
+def test_forget_healed_drops_only_what_has_a_vector_of_that_content(conn, records):
+    """Of another collection, of another content and without a content: all stay."""
+    job, other = records.create(1, "docs", "m"), records.create(2, "other", "m")
+    failures = [Failure("healed", "no", b"h"), Failure("edited", "no", b"old"), Failure("x", "no")]
+    for each in (job, other):
+        records.record_failures(each.id, failures)
+    conn.execute(
+        "insert into embeddings (collection_id, id, embedding, content_hash)"
+        " values (1, 'healed', x'00', x'68'), (1, 'edited', x'00', x'6e'), (1, 'x', x'00', x'78')"
+    )
+    records.forget_healed(records.create(1, "docs", "m"))
+    assert [entry_id for entry_id, _, _ in records.list_failures(job.id)] == ["edited", "x"]
+    assert len(records.list_failures(other.id)) == 3

@@ -716,3 +716,25 @@ def test_run_any_sequence_as_the_model_says(tmp_path_factory, steps, window):
             failing = {str(i) for i, text in rows.items() if text in wanted & bad}
             failed = {row[0] for row in failures(path) if row}
             assert failing <= failed
+
+
+@pytest.mark.parametrize("other", ["other", "docs"])
+def test_run_collection_deleted_by_plain_sql_its_id_taken_by_another(db, other):
+    """The job goes with its collection, so that the run writes nothing into the next one."""
+    model = FailingModel(batch_size=5)
+
+    def meanwhile(calls):
+        if calls == 2:
+            execute(
+                db,
+                "delete from embeddings",
+                "delete from collections where name = 'docs'",
+                f"insert into collections (name, model) values ('{other}', 'someone')",
+            )
+
+    model.after_call = meanwhile
+    with pytest.raises(JobStateError, match="is deleted"):
+        run_job(db, model)
+    assert query(db, "select id, name from collections") == [(1, other)]
+    for table in ("embeddings", "_embed_jobs", "_embed_failures", "_embed_collections"):
+        assert query(db, f"select * from {table}") == [], table

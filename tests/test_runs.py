@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 import threading
 from contextlib import closing
 
@@ -23,13 +24,15 @@ from datasette_embed.errors import (
 from datasette_embed.job_records import JobStatus
 from datasette_embed.llm_files import write_default_model
 from datasette_embed.models import Kind
+from datasette_embed.one_entry import embed_entry
 from datasette_embed.opened_sources import opened_source
+from datasette_embed.records import Row
 from datasette_embed.registry import forget_registries
 from datasette_embed.runs import Run, RunOptions, create, search, sync
 from datasette_embed.sources import SourceSpec
 from tests.conftest import ModelsPlugin
 from tests.engine_fakes import FailingModel
-from tests.fakes import CountingModel
+from tests.fakes import CountingModel, vector_of
 from tests.storage import embed, execute, expected, make_docs, query, stored
 
 ROWS = [(n, f"text number {n}") for n in range(6)]
@@ -459,3 +462,35 @@ def test_search_refusals_change_nothing(made, tmp_path):
     gone = tmp_path / "gone.db"
     refusal(SourceError, "no such file", gone, search, gone, "docs", "x")
     assert os.listdir(tmp_path) == ["a.db"]
+
+
+def test_create_over_a_collection_of_an_older_model_embeds_all_of_it_again(tmp_path, add_plugin):
+    """What a program made with revision 1 does not pass for revision 2's."""
+    path = make_docs(tmp_path / "b.db", ROWS)
+    first, second = FailingModel(), FailingModel()
+    first.revision, second.revision = "1", "2"
+    second.change = lambda items, vectors: [[-number for number in v] for v in vectors]
+    with datasette_embed.Collection("docs", path, model=first) as collection:
+        collection.embed_multi(ROWS)
+    add_plugin(ModelsPlugin((second, ())))
+    outcome = create(path, "docs", model_id="counting")
+    assert sorted(second.items) == sorted(text for _, text in ROWS)
+    assert counted(outcome) == {"rows_done": 6, "embedded": 6}
+    negated = {str(n): struct.pack("<8f", *(-x for x in vector_of(text))) for n, text in ROWS}
+    assert stored(path) == negated
+    assert query(path, "select fingerprint, rebuilding from _embed_collections") == [
+        ("counting@2", 0)
+    ]
+
+
+def test_embed_entry_collection_made_from_a_table_meanwhile_stays_as_made(db, counting_model):
+    """A run that ends during the model's call keeps its source, its contents and its entries."""
+    model = FailingModel()
+    model.after_call = lambda calls: create(db, "docs", model_id="count", store=True)
+    kept = "select fingerprint, dimensions, metric, source, store from _embed_collections"
+    with pytest.raises(SourceError, match="was made from something else"):
+        embed_entry(str(db), "docs", Row("x", "hello"), model)
+    assert stored(db) == expected(ROWS)
+    [(fingerprint, dimensions, metric, source, store)] = query(db, kept)
+    assert (fingerprint, dimensions, metric, store) == ("counting", 8, "cosine", 1)
+    assert json.loads(source)["table"] == "docs"

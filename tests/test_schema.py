@@ -361,3 +361,17 @@ def test_now_is_utc_iso_8601():
     moment = datetime.fromisoformat(json.loads(json.dumps(schema.now())))
     assert moment.utcoffset() == timedelta(0)
     assert moment.microsecond == 0
+
+
+def test_triggers_collection_deleted_its_jobs_and_failures_go(db):
+    """Those of another collection stay."""
+    job = "insert into _embed_jobs (id, collection_id, collection, model_id, status, created_at)"
+    execute(
+        db,
+        "insert into collections values (1, 'a', 'm'), (2, 'b', 'm')",
+        f"{job} values (5, 1, 'a', 'm', 'running', 'now'), (6, 2, 'b', 'm', 'running', 'now')",
+        "insert into _embed_failures values (5, 'x', null, 'no', 1), (6, 'x', null, 'no', 1)",
+        "delete from collections where id = 1",
+    )
+    assert query(db, "select id from _embed_jobs") == [(6,)]
+    assert query(db, "select job_id from _embed_failures") == [(6,)]

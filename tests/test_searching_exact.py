@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import struct
+import tracemalloc
 from contextlib import closing
 
 import pytest
@@ -245,3 +246,22 @@ def test_nearest_equal_up_to_float32_ranked_in_float64(conn):
         worst = sorted(exact.values(), reverse=True)[k - 1]
         assert all(exact[entry_id] >= worst - 1e-12 for entry_id in found)
         assert len(set(found)) == k
+
+
+def test_nearest_values_of_megabytes_are_counted_and_not_read(conn):
+    """A stranger's file may hold gigabytes in the place of vectors."""
+    store, record = fill(conn, [("a", encode([1.0, 0.0])), ("z", encode([0.0, 1.0]))], dimensions=2)
+    for n in range(8):
+        conn.execute(
+            "insert into embeddings (collection_id, id, embedding) values (?, ?, zeroblob(?))",
+            (record.id, f"m{n}", 5_000_000),
+        )
+    tracemalloc.start()
+    try:
+        found = nearest(store, record, encode([1.0, 0.0]), 5)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.hits == [Hit("a", 1.0), Hit("z", 0.0)]
+    assert found.unusable == 8
+    assert peak < 5_000_000

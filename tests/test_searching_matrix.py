@@ -17,6 +17,7 @@ from datasette_embed.searching import matrix as matrix_module
 from datasette_embed.searching.exact import Hit, Hits, nearest
 from datasette_embed.searching.matrix import MatrixSearch
 from datasette_embed.store import Store
+from tests.storage import execute
 
 DIMENSIONS = 6
 NAN, INF = math.nan, math.inf
@@ -574,3 +575,57 @@ def test_nearest_random_changes_as_scan_and_oracle(loaded):
         if chooser.random() < 0.7:
             loaded.check(chooser.choice([1, 5, 100]), prefix=chooser.choice(["", "a", "b", "a1"]))
     loaded.check(100)
+
+
+NOCASE_FILE = (
+    "create table collections (id integer primary key, name text, model text)",
+    "create table embeddings (collection_id integer, id text collate nocase, embedding blob,"
+    " content text, content_blob blob, content_hash blob, metadata text, updated integer)",
+    "insert into collections values (1, 'c', 'm')",
+)
+
+
+@pytest.mark.parametrize(
+    ("ids", "prefix"),
+    [
+        *((("a1", "B1", "b2", "C1", "a2"), prefix) for prefix in ("", "a", "A", "b", "B", "c")),
+        (("a1", "A1", "b", "B", "c"), ""),
+    ],
+)
+def test_nearest_ids_of_a_column_without_case_are_taken_as_they_are(tmp_path, ids, prefix):
+    """A stranger's column may compare otherwise; prefixes, order and vectors do not care."""
+    path = tmp_path / "nocase.db"
+    numbers = {entry_id: [1.0, 2.0, 3.0, float(n)] for n, entry_id in enumerate(ids)}
+    execute(path, *NOCASE_FILE)
+    with closing(sqlite3.connect(path)) as conn, conn:
+        conn.executemany(
+            "insert into embeddings (collection_id, id, embedding) values (1, ?, ?)",
+            [(entry_id, encode(vector)) for entry_id, vector in numbers.items()],
+        )
+    query = encode([1.0, 2.0, 3.0, 4.0])
+    # The farther along, the nearer to the query.
+    wanted = [entry_id for entry_id in reversed(ids) if entry_id.startswith(prefix)]
+    with closing(open_database(path)) as conn:
+        store = Store(conn)
+        record = store.get_collection("c")
+        scan = nearest(store, record, query, 9, prefix=prefix)
+        assert [hit.entry_id for hit in scan.hits] == wanted
+        assert MatrixSearch(store).nearest(record, query, 9, prefix=prefix) == scan
+
+
+def test_nearest_smallest_of_numbers_have_a_direction_too(tmp_path, monkeypatch):
+    """A vector of the smallest float32s points where its query points: cosine 1."""
+    file = File(tmp_path / "tiny.db", "cosine", monkeypatch)
+    try:
+        file.put("tiny", encode([1e-45] * DIMENSIONS))
+        file.put("near", encode([1.0] * (DIMENSIONS - 1) + [0.9]))
+        file.put("large", encode([3e38] * (DIMENSIONS - 1) + [-3.4e38]))
+        query = encode([1.0] * DIMENSIONS)
+        for k in (1, 2, 3):
+            scan = nearest(file.store, file.record, query, k)
+            assert [hit.entry_id for hit in scan.hits] == ["tiny", "near", "large"][:k]
+            assert scan.hits[0].score == pytest.approx(1.0, abs=1e-12)
+            assert scan.unusable == 0
+            assert file.search.nearest(file.record, query, k) == scan
+    finally:
+        file.close()

@@ -220,3 +220,42 @@ def test_generation_grows_with_every_write(store, collection):
     first = store.generation(collection.id)
     store.write_entries(collection.id, [entry("a", "y")])
     assert store.generation(collection.id) > first
+
+
+def test_create_collection_that_is_in_our_care_changes_nothing(conn, store):
+    """Whoever was first has made it; the second gets what is there."""
+    made = store.create_collection(
+        CollectionRecord(
+            0,
+            "docs",
+            "m",
+            dimensions=3,
+            metric="dot",
+            fingerprint="m@1",
+            store=True,
+            source={"table": "t"},
+        )
+    )
+    before = conn.execute("select * from _embed_collections").fetchall()
+    again = store.create_collection(
+        CollectionRecord(0, "docs", "m", dimensions=8, metric="cosine", fingerprint="m@2")
+    )
+    assert again == made
+    assert conn.execute("select * from _embed_collections").fetchall() == before
+
+
+def test_iter_embeddings_with_size_yields_none_for_every_other(conn, store, collection):
+    """Of a stranger's value nothing but its absence is read, however much it holds."""
+    sound = blob_of("a")
+    for entry_id, value in (("a", sound), ("b", b"x"), ("d", None), ("e", sound)):
+        conn.execute(
+            "insert into embeddings (collection_id, id, embedding) values (?, ?, ?)",
+            (collection.id, entry_id, value),
+        )
+    conn.execute("insert into embeddings (collection_id, id, embedding) values (1, 'c', 5)")
+    windows = store.iter_embeddings(collection.id, 2, size=len(sound))
+    assert list(windows) == [
+        [("a", sound), ("b", None)],
+        [("c", None), ("d", None)],
+        [("e", sound)],
+    ]

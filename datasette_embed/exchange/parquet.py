@@ -42,12 +42,11 @@ class ParquetWriter:
             "metric": header.metric,
             "fingerprint": header.fingerprint,
         }
-        # Without any vector there is no length to fix.
-        size = header.dimensions or -1
         self._schema = pa.schema(
             [
                 pa.field("id", pa.string(), nullable=False),
-                pa.field("embedding", pa.list_(pa.float32(), size)),
+                # Not of fixed size: pyarrow 20 and older cannot read that where one is null.
+                pa.field("embedding", pa.list_(pa.float32())),
                 pa.field("content", pa.string()),
                 pa.field("metadata", pa.string()),
                 pa.field("content_hash", pa.string()),
@@ -108,11 +107,12 @@ class ParquetRows:
             key.decode("utf-8", "replace"): value.decode("utf-8", "replace")
             for key, value in (schema.metadata or {}).items()
         }
+        length = said.get("dimensions", "")
         fixed = getattr(schema.field("embedding").type, "list_size", None)
         self.header = Header(
             said.get("collection"),
             said.get("model"),
-            fixed,
+            int(length) if length.isdecimal() else fixed,
             said.get("metric"),
             said.get("fingerprint"),
         )
