@@ -1,9 +1,8 @@
 """Entries as rows of SQLite: what is stored under an id, read and written.
 
-Layer 4: imports ``database``, ``errors``, ``models``, ``records``, ``schema``
-and ``strict_json``. Knows one
-connection and the ids of collections, not the collections. Its writing methods run inside a
-transaction that the caller has opened.
+Layer 4: imports ``database``, ``errors``, ``models``, ``records``, ``schema`` and
+``strict_json``. Knows one connection and the ids of collections, not the collections. Its
+writing methods run inside a transaction that the caller has opened.
 """
 
 from __future__ import annotations

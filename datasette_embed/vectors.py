@@ -1,6 +1,6 @@
-"""Vectors: bytes to float32 and back, cosine, dot and l2, average, the best k.
+"""Vectors: bytes to float32 and back, cosine, dot and l2, average, contenders for the best k.
 
-Layer 1: imports ``errors`` and ``kernels``. Everything the package calculates with numbers is here,
+Layer 1: imports ``errors`` and ``kernels``. What the package calculates with vectors is here,
 on blobs (little-endian float32) and on float32 arrays of shape ``(n, dimensions)``.
 What an SQL value may be (NULL, JSON text) is the concern of ``sql_vectors``.
 
@@ -10,7 +10,7 @@ No SQL and no models belong here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from math import inf, nan
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,9 @@ __all__ = [
     "Kernels",
     "as_vectors",
     "average",
-    "best_k",
     "blob_is_usable",
     "contenders",
     "cosine",
-    "cosine_scores",
     "decode",
     "dot",
     "dot_scores",
@@ -234,7 +232,7 @@ def normalize(vectors: Vectors) -> Vectors:
     """Return the vector, or every row of the matrix, at length 1: a new float32 array.
 
     A row that is zero or not finite becomes NaN throughout, so that its scores are NaN
-    and ``best_k`` passes over it.
+    and ``contenders`` passes over it.
     """
     import numpy as np
 
@@ -262,50 +260,6 @@ def dot_scores(vectors: Vectors, query_vector: Vectors) -> Vectors:
             rows = vectors[overflown].astype(np.float64)
             scores[overflown] = rows @ np.asarray(query_vector, dtype=np.float64)
     return scores
-
-
-def cosine_scores(vectors: Vectors, query_vector: Vectors) -> Vectors:
-    """Return the cosine of each row and the query: float32, ``(n,)``, in [-1, 1] or NaN.
-
-    NaN is the score of a row that is zero or not finite, and of every row when the query
-    is. The rows need not be normalised; for many queries on the same rows normalise them
-    once and use ``dot_scores``.
-
-    Raises:
-        DimensionMismatchError: the query has another length than the rows.
-    """
-    import numpy as np
-
-    scores = dot_scores(vectors, normalize(query_vector)) / _norms(vectors)
-    return np.clip(scores, -1.0, 1.0).astype(np.float32)
-
-
-def best_k(scores: Vectors, k: int, ids: Sequence[Any] | None = None) -> NDArray[np.intp]:
-    """Return the positions of the k highest scores, best first; NaN is passed over.
-
-    Args:
-        scores: shape ``(n,)``.
-        k: how many are wanted; fewer come back when there are fewer.
-        ids: what decides between equal scores, the smaller first; without it the position.
-
-    Raises:
-        ValueError: k is below 1.
-    """
-    import numpy as np
-
-    if k < 1:
-        raise ValueError(f"k must be at least 1, not {k}")
-    candidates = np.flatnonzero(~np.isnan(scores))
-    if len(candidates) > k:
-        ranked = scores[candidates]
-        worst = np.partition(ranked, len(ranked) - k)[len(ranked) - k]
-        # All that tie with the k-th, for the id decides which of them stay.
-        candidates = candidates[ranked >= worst]
-    if ids is None:
-        order = np.argsort(-scores[candidates], kind="stable")
-        return candidates[order][:k]
-    positions = sorted(candidates.tolist(), key=lambda at: (-float(scores[at]), ids[at]))
-    return np.array(positions[:k], dtype=np.intp)
 
 
 def contenders(scores: Vectors, k: int, tolerance: float) -> NDArray[np.intp]:

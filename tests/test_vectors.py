@@ -349,71 +349,29 @@ def test_normalize_makes_unit_rows_and_marks_unusable_ones():
     np.testing.assert_allclose(vectors.normalize(matrix[0]), [0.6, 0.8], rtol=1e-6)
 
 
-def test_cosine_scores_agree_with_the_oracle():
-    """One float32 per row, whatever the lengths of the rows."""
+def test_dot_scores_of_rows_of_length_one_are_the_cosines_of_the_oracle():
+    """One float32 per row, whatever the lengths of the rows were; NaN where there is none."""
     random = np.random.default_rng(5)
     matrix = (random.standard_normal((50, 33)) * 10.0 ** random.integers(-3, 4, (50, 1))).astype(
         np.float32
     )
     query = random.standard_normal(33).astype(np.float32)
-    scores = vectors.cosine_scores(matrix, query)
+    scores = vectors.dot_scores(vectors.normalize(matrix), vectors.normalize(query))
     assert scores.dtype == np.float32
     expected = [oracle_cosine(row, query.tolist()) for row in matrix.tolist()]
     np.testing.assert_allclose(scores, expected, atol=1e-6)
     products = vectors.dot_scores(matrix, query)
     np.testing.assert_allclose(products, matrix @ query, rtol=1e-5)
-
-
-def test_cosine_scores_stay_in_range_and_mark_unusable_rows():
-    """NaN never becomes a score, and rounding never leaves [-1, 1]."""
-    random = np.random.default_rng(6)
-    matrix = random.standard_normal((500, 7)).astype(np.float32)
-    for row in matrix[:50]:
-        scores = vectors.cosine_scores(matrix, row)
-        assert scores.max() <= 1.0 and scores.min() >= -1.0
-    matrix[3] = 0
-    matrix[4, 0] = NAN
-    assert np.flatnonzero(np.isnan(vectors.cosine_scores(matrix, matrix[0]))).tolist() == [3, 4]
-    assert np.isnan(vectors.cosine_scores(matrix, np.zeros(7, np.float32))).all()
+    matrix[3], matrix[4, 0] = 0, NAN
+    scores = vectors.dot_scores(vectors.normalize(matrix), vectors.normalize(query))
+    assert np.flatnonzero(np.isnan(scores)).tolist() == [3, 4]
 
 
 def test_scores_of_another_length_raise():
     """The query was made by another model."""
     matrix = np.ones((2, 3), dtype=np.float32)
-    for measure in (vectors.cosine_scores, vectors.dot_scores):
-        with pytest.raises(DimensionMismatchError, match="of 3 and 2 dimensions"):
-            measure(matrix, np.ones(2, dtype=np.float32))
-
-
-@pytest.mark.parametrize("k", [1, 2, 3, 5, 6, 100])
-@pytest.mark.parametrize("with_ids", [True, False])
-def test_best_k_breaks_ties_by_id(k, with_ids):
-    """Also at the edge, where only some of those that tie fit in."""
-    scores = np.array([0.5, 0.9, 0.5, NAN, 0.5, 0.1, 0.9], dtype=np.float32)
-    ids = ["é", "b", "a", "0", "%", "x", "a"] if with_ids else list(range(7))
-    usable = [at for at in range(7) if not math.isnan(scores[at])]
-    expected = sorted(usable, key=lambda at: (-scores[at], ids[at]))[:k]
-    assert vectors.best_k(scores, k, ids if with_ids else None).tolist() == expected
-
-
-@given(
-    st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, -1.0, NAN]), max_size=40),
-    st.integers(1, 45),
-)
-def test_best_k_is_the_head_of_a_full_sort(numbers, k):
-    """Whatever the ties and the NaN."""
-    ids = [str(at * 7 % 41) for at in range(len(numbers))]
-    usable = [at for at, score in enumerate(numbers) if score == score]
-    expected = sorted(usable, key=lambda at: (-numbers[at], ids[at]))[:k]
-    assert vectors.best_k(np.array(numbers, dtype=np.float32), k, ids).tolist() == expected
-
-
-def test_best_k_of_no_scores_is_empty_and_k_must_be_positive():
-    """The empty collection, and the nonsense."""
-    assert vectors.best_k(np.empty(0, dtype=np.float32), 3).tolist() == []
-    assert vectors.best_k(np.empty(0, dtype=np.float32), 3, []).tolist() == []
-    with pytest.raises(ValueError, match="k must be at least 1, not 0"):
-        vectors.best_k(np.ones(2, dtype=np.float32), 0)
+    with pytest.raises(DimensionMismatchError, match="of 3 and 2 dimensions"):
+        vectors.dot_scores(matrix, np.ones(2, dtype=np.float32))
 
 
 def test_average_sums_in_float64():
