@@ -11,11 +11,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .plugin import actor_from_request as actor_from_request
 from .plugin import asgi_wrapper as asgi_wrapper
+from .plugin import filters_from_request as filters_from_request
+from .plugin import hidden_tables as hidden_tables
+from .plugin import permission_allowed as permission_allowed
+from .plugin import permission_resources_sql as permission_resources_sql
 from .plugin import prepare_connection as prepare_connection
+from .plugin import register_actions as register_actions
+from .plugin import register_column_types as register_column_types
 from .plugin import register_commands as register_commands
 from .plugin import register_routes as register_routes
+from .plugin import render_cell as render_cell
+from .plugin import shutdown as shutdown
 from .plugin import startup as startup
+from .plugin import track_event as track_event
 
 # "as" tells type checkers that a name is public: they cannot read the list made below.
 if TYPE_CHECKING:
@@ -93,7 +103,23 @@ _MODULES = {
 }
 _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
-_HOOKS = (asgi_wrapper, prepare_connection, register_commands, register_routes, startup)
+_HOOKS = (
+    actor_from_request,
+    asgi_wrapper,
+    filters_from_request,
+    hidden_tables,
+    permission_allowed,
+    permission_resources_sql,
+    prepare_connection,
+    register_actions,
+    register_column_types,
+    register_commands,
+    register_routes,
+    render_cell,
+    shutdown,
+    startup,
+    track_event,
+)
 
 __all__ = sorted([*_LAZY, *(hook.__name__ for hook in _HOOKS)])
 

@@ -1,7 +1,8 @@
 """What is wrong in a file: vectors that cannot be used, models that are missing, orphans.
 
-Layer 8: imports ``database``, ``errors``, ``records``, ``registry``, ``schema``, ``sources``,
-``store`` and ``vectors``. Mending is left to the engine: what is wrong here is only marked.
+Layer 8: imports ``database``, ``errors``, ``records``, ``registry``, ``schema``,
+``schema_sql``, ``sources``, ``store`` and ``vectors``. Mending is left to the engine: what
+is wrong here is only marked.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import schema, vectors
+from . import schema, schema_sql, vectors
 from .database import DeadlineError, deadline, sqlite3
 from .errors import OutdatedCollectionError, SourceError
 from .records import CollectionRecord
@@ -140,7 +141,7 @@ def _file_problems(conn: sqlite3.Connection) -> Iterator[Problem]:
     if orphans:
         yield Problem(None, "vectors of a collection that does not exist", orphans)
     if not schema.has_our_tables(conn):
-        present = set(schema.TRIGGERS) - set(schema.missing_triggers(conn))
+        present = set(schema_sql.TRIGGERS) - set(schema.missing_triggers(conn))
         if present:
             drops = "; ".join(f"drop trigger {name}" for name in sorted(present))
             yield Problem(None, f"our tables are gone but not their triggers. Run: {drops}")

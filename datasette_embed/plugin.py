@@ -1,13 +1,14 @@
 """Plugin: every Datasette hook of this package, each a few lines that call the rest.
 
 Layer 11. Imported by every ``datasette`` command, so it imports only what is light, and
-the rest inside the hooks. No logic belongs here.
+the rest inside the hooks. Hooks of one version of Datasette stand beside those of the
+other: a hook that is unknown to the running one is never called. No logic belongs here.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from pluggy import HookimplMarker
@@ -20,7 +21,10 @@ hookimpl = HookimplMarker("datasette")
 
 if TYPE_CHECKING:
     import click
+    from datasette import Request
     from datasette.app import Datasette
+
+    from .compat import Actor
 
 add_hookspecs_when_loading()
 
@@ -43,11 +47,28 @@ def startup(datasette: Datasette) -> None:
 
 
 @hookimpl
-def asgi_wrapper(datasette: Datasette) -> Callable[[Any], Any]:
-    """Load the models that SQL will call, once a server runs."""
-    from .server import warm_when_serving
+def shutdown(datasette: Datasette) -> None:
+    """Let the jobs of this server end with the batch in flight (Datasette 1.0)."""
+    from .runner import stop
 
-    return warm_when_serving(datasette)
+    stop(datasette)
+
+
+@hookimpl
+def asgi_wrapper(datasette: Datasette) -> Callable[[Any], Any]:
+    """Know which request asks for what, and work in the background once a server runs."""
+    from .server import wrap_application
+
+    return wrap_application(datasette)
+
+
+# First, because the first hook that knows the actor ends the round.
+@hookimpl(tryfirst=True)
+def actor_from_request(request: Request) -> None:
+    """Keep the request where a SQL function can see who is asking; names no actor."""
+    from .budgets import note_request
+
+    note_request(request)
 
 
 @hookimpl
@@ -60,7 +81,83 @@ def register_commands(cli: click.Group) -> None:
 
 @hookimpl
 def register_routes() -> list[tuple[str, Callable[..., Any]]]:
-    """Add the page of models."""
+    """Add the pages and the API."""
     from .web import routes
 
     return routes()
+
+
+@hookimpl
+def register_actions(datasette: Datasette) -> list[Any]:
+    """Name the actions that can be allowed or denied (Datasette 1.0)."""
+    from .access import actions
+
+    return actions()
+
+
+@hookimpl
+def permission_resources_sql(
+    datasette: Datasette, actor: Actor, action: str
+) -> Awaitable[Any] | None:
+    """Say who may do what (Datasette 1.0)."""
+    from .access import permission_rules
+
+    return permission_rules(datasette, actor, action)
+
+
+# First: whatever another plugin says about our actions counts for more.
+@hookimpl(tryfirst=True)
+def permission_allowed(
+    datasette: Datasette, actor: Actor, action: str, resource: Any
+) -> Awaitable[bool | None] | None:
+    """Say who may create collections and use models (Datasette 0.65)."""
+    from .access import default_verdict
+
+    return default_verdict(datasette, actor, action, resource)
+
+
+# Last: nobody else's yes opens the tables that hold what came from a private one.
+@hookimpl(specname="permission_allowed", trylast=True)
+def hidden_tables(
+    datasette: Datasette, actor: Actor, action: str, resource: Any
+) -> Awaitable[bool | None] | None:
+    """Hide our own tables from those who may not see a source (Datasette 0.65)."""
+    from .access import hiding_verdict
+
+    return hiding_verdict(datasette, actor, action, resource)
+
+
+@hookimpl
+def filters_from_request(
+    request: Request, database: str, table: str, datasette: Datasette
+) -> Awaitable[Any] | None:
+    """Filter a table page by ``?_similar=`` and ``?_similar_to=``."""
+    from .web.table_filters import similar_filter
+
+    return similar_filter(datasette, request, database, table)
+
+
+@hookimpl
+def render_cell(
+    value: Any, column: str, table: str | None, database: str, datasette: Datasette
+) -> Awaitable[str | None] | None:
+    """Show a vector as what it is."""
+    from .web.cells import render_vector
+
+    return render_vector(datasette, database, table, column, value)
+
+
+@hookimpl
+def register_column_types(datasette: Datasette) -> list[Any]:
+    """Add the column type ``embedding`` (Datasette 1.0)."""
+    from .web.column_types import column_types
+
+    return column_types()
+
+
+@hookimpl
+def track_event(datasette: Datasette, event: Any) -> None:
+    """Bring watched collections up to date when rows were written (Datasette 1.0)."""
+    from .runner import note_event
+
+    note_event(datasette, event)

@@ -65,7 +65,7 @@ def start(datasette: Datasette) -> None:
     PROCESS_QUERIES.resize(settings.query_cache_bytes)
 
 
-def warm_when_serving(datasette: Datasette) -> Callable[[Application], Application]:
+def wrap_application(datasette: Datasette) -> Callable[[Application], Application]:
     """Return an ASGI wrapper that loads models in the background when a server starts.
 
     Only a server sends the lifespan message: ``datasette --get``, ``inspect`` and tests

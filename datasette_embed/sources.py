@@ -19,7 +19,7 @@ from .database import quoted, sqlite3, translated
 from .errors import SourceError
 from .models import is_blank
 from .records import Row
-from .schema import OUR_TABLES
+from .schema_sql import OUR_TABLES
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 #: How many rows decide which columns hold prose.

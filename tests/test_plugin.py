@@ -26,12 +26,24 @@ from tests.fakes import CountingModel, FakeClock
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 HOOKS = (
+    "actor_from_request",
     "asgi_wrapper",
+    "filters_from_request",
+    "hidden_tables",
+    "permission_allowed",
+    "permission_resources_sql",
     "prepare_connection",
+    "register_actions",
+    "register_column_types",
     "register_commands",
     "register_routes",
+    "render_cell",
+    "shutdown",
     "startup",
+    "track_event",
 )
+#: The hooks they implement: two of them say something about permissions in Datasette 0.65.
+IMPLEMENTED = set(HOOKS) - {"hidden_tables"}
 
 
 async def query(datasette, sql, **params):
@@ -397,7 +409,7 @@ def test_package_has_the_hooks_and_pluggy_finds_them():
     for name in HOOKS:
         assert getattr(datasette_embed, name) is getattr(plugin, name)
     found = {caller.name for caller in pm.get_hookcallers(datasette_embed)}
-    assert found == set(HOOKS)
+    assert found == IMPLEMENTED
 
 
 def test_package_lazy_names_are_all_there():
@@ -449,7 +461,7 @@ def test_import_package_first_hooks_are_still_registered():
         "from datasette.plugins import pm\n"
         "if not pm.is_registered(datasette_embed): pm.register(datasette_embed)\n"
         "names = {caller.name for caller in pm.get_hookcallers(datasette_embed)}\n"
-        f"assert names == {set(HOOKS)!r}, names\n"
+        f"assert names == {IMPLEMENTED!r}, names\n"
         "datasette_embed.get_registry()\n"
         "assert pm.hook.register_embedding_models.has_spec()"
     )

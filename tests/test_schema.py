@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from datasette_embed import schema
+from datasette_embed import schema, schema_sql
 from datasette_embed.database import open_database, sqlite3
 from datasette_embed.errors import SourceError
 from tests.storage import execute, query
@@ -231,13 +231,13 @@ def test_ensure_schema_several_processes_at_once_all_succeed(tmp_path):
     errors = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, errors
     recorded = query(path, "select migration_set, count(*) from _sqlite_migrations group by 1")
-    assert recorded == [("datasette_embed", 2), ("llm.embeddings", 5)]
+    assert recorded == [("datasette_embed", 3), ("llm.embeddings", 5)]
 
 
 def test_ensure_schema_file_of_an_earlier_version_gets_the_tables_it_lacks(db):
     """What is there stays, what came later is made, and the second time nothing is written."""
     complete = query(db, "select name, sql from sqlite_master order by name")
-    trigger = schema.TRIGGERS["_embed_collection_deleted"]
+    trigger = schema_sql.TRIGGERS["_embed_collection_deleted"]
     execute(
         db,
         "drop trigger _embed_collection_deleted",
@@ -253,7 +253,7 @@ def test_ensure_schema_file_of_an_earlier_version_gets_the_tables_it_lacks(db):
     assert query(db, "select name from _embed_collections") == [("docs",)]
     assert query(
         db, "select name from _sqlite_migrations where migration_set = 'datasette_embed'"
-    ) == [("m001_create_tables",), ("m002_similarities",)]
+    ) == [("m001_create_tables",), ("m002_similarities",), ("m003_server",)]
     before = db.read_bytes()
     ensure(db)
     assert db.read_bytes() == before

@@ -14,7 +14,8 @@ from typing import Any
 from ..database import quoted, read_snapshot, sqlite3, translated, write_transaction
 from ..errors import SourceError
 from ..records import CollectionRecord
-from ..schema import OUR_TABLES, columns_of, ensure_schema, has_table
+from ..schema import columns_of, ensure_schema, has_table
+from ..schema_sql import OUR_TABLES
 from ..store import Store
 from .neighbors import (
     CollectionVectors,
