@@ -1,6 +1,6 @@
 """Access: who may see a collection and the tables it lives in, and who may make one.
 
-Layer 9.
+Layer 8.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Budgets: who may call which model, how often. One decision, used by SQL and web.
 
-Layer 8.
+Layer 7.
 """
 
 from __future__ import annotations
