@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .plugin import actor_from_request as actor_from_request
 from .plugin import asgi_wrapper as asgi_wrapper
 from .plugin import filters_from_request as filters_from_request
+from .plugin import hidden_search_tables as hidden_search_tables
 from .plugin import hidden_tables as hidden_tables
 from .plugin import permission_allowed as permission_allowed
 from .plugin import permission_resources_sql as permission_resources_sql
@@ -23,7 +24,9 @@ from .plugin import register_column_types as register_column_types
 from .plugin import register_commands as register_commands
 from .plugin import register_routes as register_routes
 from .plugin import render_cell as render_cell
+from .plugin import run_jobs as run_jobs
 from .plugin import shutdown as shutdown
+from .plugin import start_jobs as start_jobs
 from .plugin import startup as startup
 from .plugin import track_event as track_event
 
@@ -72,7 +75,9 @@ _MODULES = {
         "EmbedError",
         "EmbedTimeoutError",
         "EntryNotFoundError",
+        "HiddenCollectionError",
         "InvalidVectorError",
+        "JobNotFoundError",
         "JobStateError",
         "MissingDependencyError",
         "MissingKeyError",
@@ -82,7 +87,9 @@ _MODULES = {
         "NotFoundError",
         "OutdatedCollectionError",
         "ProviderError",
+        "ReadOnlyDatabaseError",
         "SourceError",
+        "TextTooLongError",
         "UnknownModelError",
         "UnreadableTextError",
     ),
@@ -107,6 +114,7 @@ _HOOKS = (
     actor_from_request,
     asgi_wrapper,
     filters_from_request,
+    hidden_search_tables,
     hidden_tables,
     permission_allowed,
     permission_resources_sql,

@@ -1,7 +1,7 @@
 """Texts to vectors, a batch at a time: order, retries, and the one text that fails.
 
-Layer 7: imports ``errors``, ``missing``, ``models`` and ``vectors``. Knows no connection and
-writes nothing; that is ``jobs``.
+Layer 7: imports ``errors``, ``missing``, ``models``, ``redaction`` and ``vectors``. Knows no
+connection and writes nothing; that is ``jobs``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .errors import (
 )
 from .missing import MissingContent
 from .models import Batch, EmbeddingModel, Item, Kind, embed_items
+from .redaction import redacted
 
 #: Items of one model call and one transaction; also what a kill can cost.
 BATCH_ITEMS = 64
@@ -42,6 +43,10 @@ _FATAL = (
 
 class Paused(Exception):
     """Raised inside a run to end it in the state ``paused``; the text is the reason."""
+
+
+class Stopped(Paused):
+    """Raised inside a run because its ``pause`` was set, or the file asks for its end."""
 
 
 class BatchEmbedder:
@@ -120,13 +125,14 @@ class BatchEmbedder:
         """Wait, in steps that let the run show it is alive.
 
         Raises:
-            Paused: the pause was set, or the wait would be longer than anybody expects.
+            Stopped: the pause was set.
+            Paused: the wait would be longer than anybody expects.
         """
         if seconds > LONGEST_WAIT_SECONDS:
             raise Paused(f"the model asks to be left alone for {seconds:.0f} seconds")
         while seconds > 0:
             if self._pause.wait(min(seconds, WAIT_STEP_SECONDS)):
-                raise Paused
+                raise Stopped
             seconds -= WAIT_STEP_SECONDS
             self._on_wait()
 
@@ -159,4 +165,4 @@ def cut_into_batches(
 def first_line(error: BaseException) -> str:
     """Return the first line of what an error has to say, or its type when it says nothing."""
     text = (error.detail if isinstance(error, EmbedError) else str(error)).strip().splitlines()
-    return text[0] if text else type(error).__name__
+    return redacted(text[0]) if text else type(error).__name__

@@ -1,13 +1,14 @@
 """Make a collection and its job, or find them, and refuse what must not be mixed.
 
-Layer 8: imports ``database``, ``errors``, ``job_records``, ``models``, ``records``, ``schema``,
-``sources`` and ``store``. Nothing is embedded here; that is ``jobs``.
+Layer 8: imports ``database``, ``errors``, ``failure_records``, ``job_records``, ``models``,
+``records``, ``schema``, ``sources`` and ``store``. Nothing is embedded here; that is ``jobs``.
 """
 
 from __future__ import annotations
 
 from .database import sqlite3, write_transaction
-from .errors import ModelMismatchError, ProviderError, SourceError
+from .errors import JobStateError, ModelMismatchError, ProviderError, SourceError
+from .failure_records import FailureRecords
 from .job_records import JobRecord, JobRecords
 from .models import EmbeddingModel
 from .records import CollectionRecord, RowSource
@@ -24,8 +25,12 @@ def ensure_collection(
     source: RowSource,
     *,
     store_content: bool = False,
+    job_id: int | None = None,
 ) -> tuple[CollectionRecord, JobRecord]:
     """Create the tables, the collection and a job, or find those that are there.
+
+    Args:
+        job_id: the job to return instead.
 
     Returns:
         The collection, and its unfinished job if it has one, else a new one.
@@ -35,9 +40,36 @@ def ensure_collection(
             was made from something else.
         ModelMismatchError: the collection belongs to another model.
     """
-    ensure_schema(conn, path)
-    store, records = Store(conn), JobRecords(conn)
     with write_transaction(conn):
+        collection = prepare_collection(
+            conn, path, name, model, source, store_content=store_content
+        )
+        records = JobRecords(conn)
+        if job_id is not None:
+            return collection, records.get_job(job_id)
+        job = records.find_unfinished(collection.id) or records.create(
+            collection.id, name, model.model_id
+        )
+    return collection, job
+
+
+def prepare_collection(
+    conn: sqlite3.Connection,
+    path: str,
+    name: str,
+    model: EmbeddingModel,
+    source: RowSource,
+    *,
+    store_content: bool = False,
+) -> CollectionRecord:
+    """Create the tables and the collection, or find those that are there.
+
+    Raises:
+        EmbedError: as ``ensure_collection``.
+    """
+    store = Store(conn)
+    with write_transaction(conn):
+        ensure_schema(conn, path)
         collection = store.find_collection(name)
         check_collection(collection, model, source)
         if collection is None or collection.fingerprint is None:
@@ -56,10 +88,27 @@ def ensure_collection(
             store.set_source(collection, source.definition)
         if store_content and not collection.store:
             store.set_store(collection.id, True)
-        job = records.find_unfinished(collection.id) or records.create(
-            collection.id, name, model.model_id
-        )
-    return store.get_collection(name), job
+    return store.get_collection(name)
+
+
+#: The action of a job that embeds recorded failures only.
+RETRY = "retry"
+
+
+def make_retry(conn: sqlite3.Connection, job: JobRecord) -> JobRecord:
+    """Write a job that embeds once more what the collection of a job could not embed.
+
+    Raises:
+        JobStateError: there is nothing of the kind, or a job of the collection is unfinished.
+        CollectionNotFoundError: it is gone.
+    """
+    records, record = JobRecords(conn), Store(conn).get_collection(job.collection)
+    for other in records.list_unfinished(record.id):
+        reason = "let it come to its end first, or cancel it"
+        raise JobStateError(other.id, other.status.value, reason)
+    if not FailureRecords(conn).failing_ids(record.id):
+        raise JobStateError(job.id, job.status.value, "it has no failures to retry")
+    return records.create(record.id, record.name, record.model_id, action=RETRY)
 
 
 def check_collection(

@@ -6,8 +6,11 @@ caller meets has no function here.
 
 from __future__ import annotations
 
+import json
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import Context, copy_context
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -71,6 +74,161 @@ async def may_debug(datasette: Datasette, actor: Actor) -> bool:
     if is_version_one(datasette):
         return bool(await datasette.allowed(action="debug-menu", actor=actor))
     return bool(await datasette.permission_allowed(actor, "debug-menu", default=False))
+
+
+async def may_view_database(datasette: Datasette, actor: Actor, database: str) -> bool:
+    """Return whether the actor may see this database."""
+    if is_version_one(datasette):
+        from datasette.resources import DatabaseResource
+
+        resource = DatabaseResource(database)
+        return bool(await datasette.allowed(action="view-database", resource=resource, actor=actor))
+    visible, _ = await datasette.check_visibility(
+        actor, permissions=[("view-database", database), "view-instance"]
+    )
+    return bool(visible)
+
+
+async def may_view_table(datasette: Datasette, actor: Actor, database: str, table: str) -> bool:
+    """Return whether the actor may see this table or view, as its own page decides."""
+    if is_version_one(datasette):
+        from datasette.resources import TableResource
+
+        resource = TableResource(database, table)
+        return bool(await datasette.allowed(action="view-table", resource=resource, actor=actor))
+    visible, _ = await datasette.check_visibility(
+        actor,
+        permissions=[
+            ("view-table", (database, table)),
+            ("view-database", database),
+            "view-instance",
+        ],
+    )
+    return bool(visible)
+
+
+async def is_allowed(datasette: Datasette, actor: Actor, action: str, resource: str) -> bool:
+    """Return whether an action of ours is allowed on a database or a model; no by default."""
+    if is_version_one(datasette):
+        found = datasette.resource_for_action(action, resource, None)
+        return bool(await datasette.allowed(action=action, resource=found, actor=actor))
+    return bool(await datasette.permission_allowed(actor, action, resource, default=False))
+
+
+def context_apart(datasette: Datasette) -> Context:
+    """Return a copy of the current context in which no answer about permissions is kept.
+
+    Datasette 1.0 keeps the answers of a request in a ContextVar. It is private: where it is
+    gone, an empty context is as good but for ``SkipPermissions``.
+    """
+    if not is_version_one(datasette):
+        return copy_context()
+    from datasette import permissions
+
+    cache = getattr(permissions, "_permission_check_cache", None)
+    if cache is None:
+        return Context()
+    context = copy_context()
+    context.run(cache.set, None)
+    return context
+
+
+def is_about_tables(datasette: Datasette, action: str) -> bool:
+    """Return whether an action is about one table, for Datasette 1.0."""
+    from datasette.resources import TableResource
+
+    found = datasette.actions.get(action)
+    return found is not None and found.resource_class is TableResource
+
+
+def has_config_rule(datasette: Datasette, action: str) -> bool:
+    """Return whether ``permissions:`` of the whole site names an action, for Datasette 1.0."""
+    return action in ((datasette.config or {}).get("permissions") or {})
+
+
+def database_action(name: str, description: str) -> Any:
+    """Return an action on a database, for Datasette 1.0."""
+    from datasette.permissions import Action
+    from datasette.resources import DatabaseResource
+
+    return Action(
+        name=name,
+        description=description,
+        resource_class=DatabaseResource,
+        also_requires="view-database",
+    )
+
+
+def named_action(
+    name: str, description: str, resource: str, list_names: Callable[[Datasette], Iterable[str]]
+) -> Any:
+    """Return an action on things that have a name and belong to no database, for 1.0.
+
+    Args:
+        resource: what one of them is called.
+        list_names: returns all their names.
+    """
+    from datasette.permissions import Action, Resource
+
+    async def resources_sql(cls: Any, datasette: Datasette, actor: Actor = None) -> str:
+        # No parameters can be given along.
+        text = json.dumps(list(list_names(datasette))).replace("'", "''")
+        return f"SELECT value AS parent, NULL AS child FROM json_each('{text}')"
+
+    members = {"name": resource, "parent_class": None, "resources_sql": classmethod(resources_sql)}
+    return Action(
+        name=name,
+        description=description,
+        resource_class=type(f"{resource.title()}Resource", (Resource,), members),
+    )
+
+
+def permission_sql(
+    action: str, resources: Iterable[tuple[str | None, str | None]], *, allow: bool, reason: str
+) -> Any:
+    """Return rules that allow or deny an action on (parent, child) pairs, for Datasette 1.0.
+
+    None and None is everything. Returns None when there are no pairs.
+    """
+    from datasette.permissions import PermissionSQL
+
+    rows = [list(pair) for pair in resources]
+    if not rows:
+        return None
+    # Of one action, since the rules of two may be put into one query.
+    key = re.sub(r"\W", "_", f"{action}_{'allow' if allow else 'deny'}_rules")
+    return PermissionSQL(
+        sql=(
+            "SELECT json_extract(value, '$[0]') AS parent, json_extract(value, '$[1]') AS child,"
+            f" {int(allow)} AS allow, '{reason}' AS reason FROM json_each(:{key})"
+        ),
+        params={key: json.dumps(rows)},
+    )
+
+
+def public_plugin_config(datasette: Datasette, plugin: str) -> Mapping[str, Any]:
+    """Return the config of a plugin as it stands in a page that anybody may open.
+
+    Datasette 1.0 shows config to nobody, or without what is named like a secret. What was
+    left in its metadata is moved into the config before.
+    """
+    if is_version_one(datasette):
+        return {}
+    found = (datasette.metadata("plugins") or {}).get(plugin)
+    return found if isinstance(found, Mapping) else {}
+
+
+def forbidden(message: str) -> Exception:
+    """Return an exception that Datasette answers with its page of status 403."""
+    from datasette import Forbidden
+
+    error: Exception = Forbidden(message)
+    return error
+
+
+def has_background_tasks(datasette: Datasette) -> bool:
+    """Return whether this Datasette starts background tasks when it begins to serve."""
+    return hasattr(datasette, "add_background_task")
 
 
 def startup_error(message: str) -> Exception:

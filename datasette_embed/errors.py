@@ -19,7 +19,9 @@ __all__ = [
     "EmbedError",
     "EmbedTimeoutError",
     "EntryNotFoundError",
+    "HiddenCollectionError",
     "InvalidVectorError",
+    "JobNotFoundError",
     "JobStateError",
     "MissingDependencyError",
     "MissingKeyError",
@@ -29,7 +31,9 @@ __all__ = [
     "NotFoundError",
     "OutdatedCollectionError",
     "ProviderError",
+    "ReadOnlyDatabaseError",
     "SourceError",
+    "TextTooLongError",
     "UnknownModelError",
     "UnreadableTextError",
 ]
@@ -117,6 +121,22 @@ class EntryNotFoundError(NotFoundError):
         super().__init__(f"Collection '{collection}' has no entry with the id '{entry_id}'")
 
 
+class JobNotFoundError(NotFoundError):
+    """The file has no job of this number."""
+
+    def __init__(self, job_id: int) -> None:
+        self.job_id = job_id
+        super().__init__(f"There is no job {job_id}")
+
+
+class HiddenCollectionError(EmbedError, PermissionError):
+    """The collection exists, but not for whoever is asking."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"You may not view the collection '{name}'")
+
+
 class SourceError(EmbedError, ValueError):
     """A file, table, column, query or template that cannot be used.
 
@@ -129,6 +149,10 @@ class SourceError(EmbedError, ValueError):
         self.source = source
         self.reason = reason
         super().__init__(f"{source}: {reason}")
+
+
+class ReadOnlyDatabaseError(SourceError):
+    """A database of the server that cannot be written to: immutable, or in memory."""
 
 
 class InvalidVectorError(EmbedError, ValueError):
@@ -190,14 +214,29 @@ class ModelNotAllowedError(EmbedError, PermissionError):
         super().__init__(f"You may not use the model {model_id} here")
 
 
+class PaidModelError(ModelNotAllowedError):
+    """A watched collection's model may cost money, which nobody has allowed."""
+
+    def __init__(self, model_id: str, collection: str) -> None:
+        self.model_id = model_id
+        self.collection = collection
+        EmbedError.__init__(
+            self,
+            f"'{collection}' is embedded with {model_id}, which may cost money with every change "
+            "of its table: allow that with datasette embed watch --paid",
+        )
+
+
 class MissingKeyError(EmbedError):
     """The model needs an API key and none was found."""
 
-    def __init__(self, model_id: str, env_var: str | None = None) -> None:
+    def __init__(self, model_id: str, env_var: str | None = None, name: str | None = None) -> None:
         self.model_id = model_id
         self.env_var = env_var
-        where = f"set the environment variable {env_var}" if env_var else "set one in plugin config"
-        super().__init__(f"The model {model_id} needs an API key: {where}")
+        ways = [f"set the environment variable {env_var}"] if env_var else []
+        ways += [f"run datasette embed keys set {name}"] if name else []
+        ways.append("set one in plugin config")
+        super().__init__(f"The model {model_id} needs an API key: {', or '.join(ways)}")
 
 
 class MissingDependencyError(EmbedError, ImportError):
@@ -242,11 +281,13 @@ class ProviderError(EmbedError):
     @classmethod
     def from_exception(cls, model_id: str, error: Exception) -> ProviderError:
         """Return the error to raise ``from`` what a model raised, whose text is only a detail."""
-        name = type(error).__name__
+        # Of an exception that stands for one with a key in it, the name of that one.
+        stood_for = getattr(error, "original_name", None)
+        name = stood_for or type(error).__name__
         return cls(
             model_id,
             f"the model failed ({name}). The log says why",
-            detail=f"{name}: {error}",
+            detail=str(error) if stood_for else f"{name}: {error}",
         )
 
 
@@ -273,13 +314,44 @@ class UnreadableTextError(ProviderError):
     """The model cannot read this text: too long, or in no script it knows."""
 
 
-class BudgetExceededError(EmbedError):
-    """A visitor asked for more than the limit allows."""
+class TextTooLongError(UnreadableTextError):
+    """A visitor's text is longer than this site embeds.
 
-    def __init__(self, what: str, limit: int, used: int) -> None:
+    Attributes:
+        limit: the most characters.
+        used: how many it has.
+    """
+
+    def __init__(self, model_id: str, limit: int, used: int) -> None:
         self.limit = limit
         self.used = used
-        super().__init__(f"{what}: {used} is over the limit of {limit}")
+        super().__init__(
+            model_id,
+            f"the text is {used:,} characters long, and may have at most {limit:,} here. "
+            "Shorten it, in SQL with substr()",
+        )
+
+
+class BudgetExceededError(EmbedError):
+    """A visitor asked for more than the limit allows.
+
+    Attributes:
+        limit: how many are allowed.
+        used: how many there would be.
+        retry_after_seconds: when it would work; None where waiting does not help.
+    """
+
+    def __init__(
+        self, what: str, limit: int, used: int, retry_after_seconds: float | None = None
+    ) -> None:
+        self.limit = limit
+        self.used = used
+        self.retry_after_seconds = retry_after_seconds
+        when = "" if retry_after_seconds is None else f", again in {retry_after_seconds:.0f} s"
+        super().__init__(
+            f"{what}: {used} is over the limit of {limit}{when}. To search a whole table embed "
+            "it once: datasette embed create"
+        )
 
 
 class JobStateError(EmbedError):

@@ -1,14 +1,17 @@
 """Executor: carries the message of an error out of a SQL function to the user.
 
-Layer 1: imports ``errors`` only. SQLite replaces what a Python function raises by
+Layer 1: imports ``errors`` and ``redaction``. SQLite replaces what a Python function raises by
 "user-defined function raised exception". So a function records its message in this
 thread, and ``wrap_executor`` makes each call that Datasette submits to its pool put that
 message back. One submitted call is one ``Call``: what must be known per query, in the
-thread that runs it, belongs there. If Datasette changes, only the nicer text is lost.
+thread that runs it, belongs there; what must be known per request comes with the context
+of the task that submits. If Datasette changes, the nicer text is lost, and who is asking:
+then models that cost something are refused.
 """
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import logging
 import re
@@ -20,6 +23,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .errors import EmbedError
+from .redaction import scrubbed
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -104,7 +108,7 @@ def unexpected(error: Exception, name: str) -> EmbedError:
     In its place, because sqlite3 turns an OverflowError or a MemoryError into texts of
     its own ("string or blob too big") that would mislead.
     """
-    logger.error("internal error in %s", name, exc_info=error)
+    logger.error("internal error in %s", name, exc_info=scrubbed(error))
     shown = EmbedError(UNEXPECTED.format(name=name, error=type(error).__name__))
     record_error(shown)
     return shown
@@ -124,7 +128,8 @@ def wrap_executor(datasette: Datasette) -> None:
         @functools.wraps(submit)
         def submit_wrapped(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
             # Here, in the submitting task, is where its context can be copied.
-            return submit(_run, function, *args, **kwargs)
+            context = contextvars.copy_context()
+            return submit(context.run, _run, function, *args, **kwargs)
 
         executor.datasette_embed_submit = submit
         executor.submit = submit_wrapped

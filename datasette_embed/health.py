@@ -1,8 +1,8 @@
 """What is wrong in a file: vectors that cannot be used, models that are missing, orphans.
 
 Layer 8: imports ``database``, ``errors``, ``records``, ``registry``, ``schema``,
-``schema_sql``, ``sources``, ``store`` and ``vectors``. Mending is left to the engine: what
-is wrong here is only marked.
+``schema_sql``, ``sources``, ``store``, ``vectors``, ``watch_triggers`` and ``watches``. Mending
+is left to the engine: what is wrong here is only marked.
 """
 
 from __future__ import annotations
@@ -19,11 +19,17 @@ from .records import CollectionRecord
 from .registry import Registry
 from .sources import Source, SourceSpec
 from .store import Store
+from .watch_triggers import has_triggers, has_watch_tables
+from .watches import Watches
 
 #: Entries named for each kind of problem.
 EXAMPLES = 5
 #: Longest one look at the rows of a collection may take.
 LIMIT_SECONDS = 2.0
+#: How the messages about watches begin, or end.
+WATCHED = "its watch was not set up"
+NOT_NOTED = "changes of its table are not noted"
+ORPHANED = "that serves no collection"
 
 
 @dataclass
@@ -81,7 +87,9 @@ def find_problems(
                 )
             except SourceError as error:
                 yield Problem(record.name, f"its rows cannot be read: {error}")
+    yield from _watch_problems(conn, store.list_collections())
     yield from _file_problems(conn)
+    yield from _orphan_problems(conn)
 
 
 def _vector_problems(store: Store, record: CollectionRecord) -> Iterator[Problem]:
@@ -164,3 +172,31 @@ def _file_problems(conn: sqlite3.Connection) -> Iterator[Problem]:
     ).fetchone()[0]
     if stale:
         yield Problem(None, f"settings of {stale} collection(s) that no longer exist")
+
+
+def _watch_problems(conn: sqlite3.Connection, records: list[CollectionRecord]) -> Iterator[Problem]:
+    """Yield what keeps a watched collection from following its table."""
+    watches = Watches(conn)
+    by_id = {record.id: record for record in records}
+    for watch in watches.list_watches():
+        if not (record := by_id.get(watch.collection_id)):
+            continue  # an orphan
+        if not watches.is_signed(watch, record):
+            yield Problem(
+                record.name, f"{WATCHED} for this file on this machine: nothing follows its table"
+            )
+        elif not has_triggers(conn, record.id, watch.table):
+            yield Problem(
+                record.name,
+                f"{NOT_NOTED} any more, for its triggers are gone. A Datasette server puts "
+                "them back",
+            )
+
+
+def _orphan_problems(conn: sqlite3.Connection) -> Iterator[Problem]:
+    """Yield what is left of watches whose collection is gone."""
+    has_tables = has_watch_tables(conn)
+    for _, table in Watches(conn).list_orphans():
+        effect = "" if has_tables else ", which stops every program that writes it,"
+        where = f"triggers on table {table}{effect}" if table else "rows"
+        yield Problem(None, f"{where} of a watch {ORPHANED}")

@@ -1,134 +1,54 @@
 """Jobs as rows of the database: their states, and who owns one.
 
-Layer 6: imports ``errors``, ``database`` and ``schema``. A job belongs to one process at a
-time. Whoever claims it raises its epoch, and every batch transaction checks both, so a
-process that slept through its lease cannot write beside the new owner. Nothing here
-embeds; that is ``jobs``.
+Layer 6: imports ``database``, ``errors``, ``job_rows`` and ``schema``. A job belongs to one
+process at a time. Whoever claims it raises its epoch, and every batch transaction checks
+both, so a process that slept through its lease cannot write beside the new owner. What a
+running job is asked to do stands in its row until its process has stored the batch in
+flight. Nothing here embeds; that is ``jobs``.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import socket
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
-from datetime import UTC, datetime
-from enum import StrEnum
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import schema
 from .database import sqlite3
-from .errors import JobStateError
+from .errors import JobNotFoundError, JobStateError
+from .job_rows import (
+    COUNTS,
+    LASTING,
+    LEASE_SECONDS,
+    UNFINISHED,
+    Claim,
+    Failure,
+    JobCounts,
+    JobRecord,
+    JobStatus,
+    Request,
+    is_alive,
+    owner_name,
+    read_job,
+    select_jobs,
+)
 
-#: A running job whose owner has not been heard of for so long may be taken over.
-LEASE_SECONDS = 120
-# Tells this process from an earlier one of the same number: a container that is started
-# again often gives its process the number the dead one had.
-_PROCESS_TOKEN = secrets.token_hex(4)
+__all__ = [
+    "LEASE_SECONDS",
+    "UNFINISHED",
+    "Claim",
+    "Failure",
+    "JobCounts",
+    "JobRecord",
+    "JobRecords",
+    "JobStatus",
+    "Request",
+    "owner_name",
+]
 
-
-class JobStatus(StrEnum):
-    """The states of a job; every path ends in one of the last four."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    PAUSED = "paused"
-    CANCELLED = "cancelled"
-    FAILED = "failed"
-    FINISHED = "finished"
-
-
-#: A job in one of these still has work to do.
-UNFINISHED = (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.FAILED)
-
-
-@dataclass
-class JobCounts:
-    """What one run of a job has done so far, in rows unless said otherwise.
-
-    Attributes:
-        rows_done: rows dealt with, whatever became of them.
-        embedded: distinct contents embedded; each was one item of a model call.
-        reused: rows given the stored vector of the same content, without a model call.
-        unchanged: rows that were up to date.
-        refreshed: up-to-date rows whose content was stored in addition.
-        blank: rows without text.
-        failed: rows that could not be embedded, each recorded with its reason.
-        removed: entries deleted because their row is gone.
-        tokens: tokens the model read, where it says so.
-    """
-
-    rows_done: int = 0
-    embedded: int = 0
-    reused: int = 0
-    unchanged: int = 0
-    refreshed: int = 0
-    blank: int = 0
-    failed: int = 0
-    removed: int = 0
-    tokens: int = 0
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A row that could not be embedded. ``content_hash`` is None where there is no text."""
-
-    entry_id: str
-    message: str
-    content_hash: bytes | None = None
-
-
-@dataclass(frozen=True)
-class JobRecord:
-    """One row of ``_embed_jobs``. Times are UTC, ISO 8601."""
-
-    id: int
-    collection_id: int
-    collection: str
-    model_id: str
-    status: JobStatus
-    reason: str | None
-    owner: str | None
-    epoch: int
-    heartbeat_at: str | None
-    rows_total: int
-    created_at: str
-    started_at: str | None
-    finished_at: str | None
-    counts: JobCounts
-
-    @property
-    def is_abandoned(self) -> bool:
-        """Whether it says it is running but its process is gone."""
-        return self.status is JobStatus.RUNNING and not _is_alive(self)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The right to write for a job, as long as its epoch stands.
-
-    ``before`` is what earlier runs of the same job did.
-    """
-
-    job_id: int
-    owner: str
-    epoch: int
-    before: JobCounts = field(default_factory=JobCounts)
-
-
-_COUNTS = [column.name for column in fields(JobCounts)]
-#: Counts of work done once, which a job that goes on adds to what it did before; the
-#: others are counted anew, since every run looks at every row.
-_LASTING = {"embedded", "reused", "refreshed", "removed", "tokens"}
-_COLUMNS = [column.name for column in fields(JobRecord) if column.name != "counts"]
-_SELECT = f"select {', '.join([*_COLUMNS, *_COUNTS])} from _embed_jobs"
-
-
-def owner_name() -> str:
-    """Return a name for this process: host, process id and a random token."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_PROCESS_TOKEN}"
+#: Reasons of states that a person asked for.
+PAUSED_BY_REQUEST = "paused on request"
+CANCELLED_BY_REQUEST = "cancelled on request"
 
 
 class JobRecords:
@@ -137,66 +57,121 @@ class JobRecords:
     def __init__(self, conn: sqlite3.Connection) -> None:
         self.conn = conn
 
-    def list_jobs(self) -> list[JobRecord]:
-        """Return all jobs, the newest first."""
-        if not schema.has_our_tables(self.conn):
-            return []
-        return [_record(row) for row in self.conn.execute(f"{_SELECT} order by id desc")]
+    # -- reading -------------------------------------------------------------------
+
+    def list_jobs(self, collection_id: int | None = None) -> list[JobRecord]:
+        """Return all jobs, or those of one collection, the newest first."""
+        if collection_id is None:
+            return self._select("order by id desc")
+        return self._select("where collection_id = ? order by id desc", collection_id)
 
     def find_job(self, job_id: int) -> JobRecord | None:
         """Return one job, or None."""
-        if not schema.has_our_tables(self.conn):
-            return None
-        row = self.conn.execute(f"{_SELECT} where id = ?", (job_id,)).fetchone()
-        return _record(row) if row else None
+        found = self._select("where id = ?", job_id)
+        return found[0] if found else None
+
+    def get_job(self, job_id: int) -> JobRecord:
+        """Return one job.
+
+        Raises:
+            JobNotFoundError: there is none of this number.
+        """
+        job = self.find_job(job_id)
+        if job is None:
+            raise JobNotFoundError(job_id)
+        return job
 
     def find_unfinished(self, collection_id: int) -> JobRecord | None:
         """Return the newest job of a collection that still has work to do, or None."""
-        if not schema.has_our_tables(self.conn):
-            return None
-        row = self.conn.execute(
-            # By name and model too: SQLite reuses the id of a deleted collection.
-            f"{_SELECT} where collection_id = ? and status in (?, ?, ?, ?) and exists (select 1"
-            " from collections as c where c.id = collection_id and c.name = collection"
-            " and c.model = model_id) order by id desc limit 1",
-            (collection_id, *(status.value for status in UNFINISHED)),
-        ).fetchone()
-        return _record(row) if row else None
+        found = self.list_unfinished(collection_id)
+        return found[0] if found else None
 
-    def create(self, collection_id: int, collection: str, model_id: str) -> JobRecord:
+    def list_unfinished(self, collection_id: int | None = None) -> list[JobRecord]:
+        """Return the jobs, or those of one collection, that have work to do, newest first."""
+        return self._select(
+            # By name and model too: SQLite reuses the id of a deleted collection.
+            "where (? is null or collection_id = ?) and status in (?, ?, ?, ?) and exists (select"
+            " 1 from collections as c where c.id = collection_id and c.name = collection"
+            " and c.model = model_id) order by id desc",
+            collection_id,
+            collection_id,
+            *(status.value for status in UNFINISHED),
+        )
+
+    def _select(self, condition: str, *parameters: Any) -> list[JobRecord]:
+        if not schema.has_our_tables(self.conn):
+            return []
+        sql = f"{select_jobs(self.conn)} {condition}"
+        return [read_job(row) for row in self.conn.execute(sql, parameters)]
+
+    # -- the life of a job ---------------------------------------------------------
+
+    def create(
+        self,
+        collection_id: int,
+        collection: str,
+        model_id: str,
+        *,
+        action: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        actor: str | None = None,
+    ) -> JobRecord:
         """Write a new pending job."""
         job_id = self.conn.execute(
-            "insert into _embed_jobs (collection_id, collection, model_id, status, created_at)"
-            " values (?, ?, ?, ?, ?)",
-            (collection_id, collection, model_id, JobStatus.PENDING.value, schema.now()),
+            "insert into _embed_jobs (collection_id, collection, model_id, status, created_at,"
+            " action, options, actor) values (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                collection_id,
+                collection,
+                model_id,
+                JobStatus.PENDING.value,
+                schema.now(),
+                action,
+                json.dumps(options) if options else None,
+                actor,
+            ),
         ).lastrowid
-        job = self.find_job(int(job_id or 0))
-        assert job is not None
-        return job
+        return self.get_job(int(job_id or 0))
 
-    def claim(self, job: JobRecord, rows_total: int) -> Claim:
+    def set_signature(self, job: JobRecord, signature: str) -> JobRecord:
+        """Record that a job was asked for on a server of ours."""
+        self.conn.execute("update _embed_jobs set signature = ? where id = ?", (signature, job.id))
+        return self.get_job(job.id)
+
+    def claim(
+        self, job: JobRecord, rows_total: int, states: Iterable[JobStatus] = UNFINISHED
+    ) -> Claim:
         """Make this process the owner of a job and set it running.
 
+        Args:
+            states: those in which it is taken; one that is running, only if it is abandoned.
+
         Raises:
-            JobStateError: another process that is alive runs it, or it was deleted.
+            JobStateError: another process that is alive runs it, or it was deleted, or it is
+                in another state by now.
         """
         # Read again: another process may have claimed it since the caller looked.
         current = self.find_job(job.id)
         if current is None:
             raise JobStateError(job.id, "deleted", "run the command again")
         job = current
-        if job.status is JobStatus.RUNNING and _is_alive(job):
+        allowed = [status.value for status in states if status is not JobStatus.RUNNING]
+        if job.status is JobStatus.RUNNING and is_alive(job):
             raise JobStateError(
                 job.id,
                 job.status.value,
                 f"another process ({job.owner}) is embedding '{job.collection}'. "
                 "Wait for it to end, or stop it",
-                allowed=[s.value for s in UNFINISHED if s is not JobStatus.RUNNING],
+                allowed=allowed,
             )
+        if job.status not in tuple(states):
+            raise JobStateError(job.id, job.status.value, "it is not to be run", allowed)
+        self._refuse_another(job)
         claim = Claim(job.id, owner_name(), job.epoch + 1, job.counts)
         self.conn.execute(
-            "update _embed_jobs set status = ?, reason = null, owner = ?, epoch = ?,"
-            " heartbeat_at = ?, rows_total = ?, started_at = ?, finished_at = null where id = ?",
+            "update _embed_jobs set status = ?, reason = null, request = null, owner = ?,"
+            " epoch = ?, heartbeat_at = ?, rows_total = ?, started_at = ?, finished_at = null"
+            " where id = ?",
             (
                 JobStatus.RUNNING.value,
                 claim.owner,
@@ -209,33 +184,57 @@ class JobRecords:
         )
         return claim
 
-    def checkpoint(self, claim: Claim, counts: JobCounts) -> None:
-        """Record how far a job has come, if it is still ours.
+    def _refuse_another(self, job: JobRecord) -> None:
+        """Let one job of a collection run at a time.
+
+        Raises:
+            JobStateError: another one runs.
+        """
+        running = (job.collection_id, JobStatus.RUNNING.value, job.id)
+        for other in self._select("where collection_id = ? and status = ? and id != ?", *running):
+            if is_alive(other):
+                reason = f"it is embedding '{other.collection}'. Wait for it to end, or cancel it"
+                raise JobStateError(other.id, other.status.value, reason)
+
+    def beat(self, claim: Claim) -> bool:
+        """Say that a job is alive; return whether it is still ours."""
+        return bool(
+            self.conn.execute(
+                "update _embed_jobs set heartbeat_at = ?"
+                " where id = ? and owner = ? and epoch = ? and status = ?",
+                (
+                    schema.now(),
+                    claim.job_id,
+                    claim.owner,
+                    claim.epoch,
+                    JobStatus.RUNNING.value,
+                ),
+            ).rowcount
+        )
+
+    def checkpoint(self, claim: Claim, counts: JobCounts) -> Request | None:
+        """Record how far a job has come, if it is still ours; return what it is asked to do.
 
         Raises:
             JobStateError: it was cancelled, deleted or taken over; nothing may be written.
         """
-        changed = self.conn.execute(
-            f"update _embed_jobs set heartbeat_at = ?, {', '.join(f'{n} = ?' for n in _COUNTS)}"
-            " where id = ? and owner = ? and epoch = ? and status = ?",
-            (
-                schema.now(),
-                *(
-                    getattr(counts, name) + getattr(claim.before, name) * (name in _LASTING)
-                    for name in _COUNTS
-                ),
-                claim.job_id,
-                claim.owner,
-                claim.epoch,
-                JobStatus.RUNNING.value,
-            ),
-        ).rowcount
-        if not changed:
+        if not self.beat(claim):
             job = self.find_job(claim.job_id)
             status = job.status.value if job else "deleted"
             raise JobStateError(
                 claim.job_id, status, "another process has taken it over, cancelled or deleted it"
             )
+        self.conn.execute(
+            f"update _embed_jobs set {', '.join(f'{n} = ?' for n in COUNTS)} where id = ?",
+            (
+                *(
+                    getattr(counts, name) + getattr(claim.before, name) * (name in LASTING)
+                    for name in COUNTS
+                ),
+                claim.job_id,
+            ),
+        )
+        return self.get_job(claim.job_id).request
 
     def end(
         self, claim: Claim, status: JobStatus, counts: JobCounts, reason: str | None = None
@@ -246,126 +245,89 @@ class JobRecords:
             JobStateError: the job is no longer ours.
         """
         self.checkpoint(claim, counts)
-        self.conn.execute(
-            "update _embed_jobs set status = ?, reason = ?, owner = null, finished_at = ?"
-            " where id = ?",
-            (status.value, reason, schema.now(), claim.job_id),
-        )
+        self._set(claim.job_id, status, reason)
 
-    def cancel(self, job_id: int) -> JobRecord:
-        """End a job for good; what it has done is kept. Its process stops at its next batch.
+    def _set(self, job_id: int, status: JobStatus, reason: str | None) -> JobRecord:
+        ended = None if status is JobStatus.PENDING else schema.now()
+        self.conn.execute(
+            "update _embed_jobs set status = ?, reason = ?, request = null, owner = null,"
+            " finished_at = ? where id = ?",
+            (status.value, reason, ended, job_id),
+        )
+        return self.get_job(job_id)
+
+    # -- what a person asks for ----------------------------------------------------
+
+    def pause(self, job_id: int) -> JobRecord:
+        """Pause a job: at once, or when its process has stored the batch in flight.
 
         Raises:
-            JobStateError: there is no such job, or it has ended.
+            JobNotFoundError: there is no such job.
+            JobStateError: it neither runs nor waits to run.
         """
-        job = self.find_job(job_id)
-        if job is None or job.status not in UNFINISHED:
-            status = job.status.value if job else "unknown"
-            raise JobStateError(job_id, status, "there is nothing to cancel", UNFINISHED)
+        job = self.get_job(job_id)
+        if job.status not in (JobStatus.PENDING, JobStatus.RUNNING):
+            allowed = (JobStatus.PENDING, JobStatus.RUNNING)
+            raise JobStateError(job_id, job.status.value, "there is nothing to pause", allowed)
+        if job.request is Request.CANCEL and not job.is_abandoned:
+            raise JobStateError(job_id, job.status.value, "it is being cancelled")
+        if job.status is JobStatus.RUNNING and not job.is_abandoned:
+            return self._request(job, Request.PAUSE)
+        return self._set(job_id, JobStatus.PAUSED, PAUSED_BY_REQUEST)
+
+    def resume(self, job_id: int) -> JobRecord:
+        """Let a job go on: set it pending, or withdraw the request to pause.
+
+        Raises:
+            JobNotFoundError: there is no such job.
+            JobStateError: it runs, or has ended for good.
+        """
+        job = self.get_job(job_id)
+        if job.status is JobStatus.RUNNING and not job.is_abandoned:
+            if job.request is Request.PAUSE:
+                return self._request(job, None)
+            raise JobStateError(job_id, job.status.value, "it need not be resumed", UNFINISHED)
+        if job.status not in UNFINISHED:
+            raise JobStateError(job_id, job.status.value, "there is nothing to resume", UNFINISHED)
+        return self._set(job_id, JobStatus.PENDING, None)
+
+    def cancel(self, job_id: int, reason: str = CANCELLED_BY_REQUEST) -> JobRecord:
+        """End a job for good; what it has done is kept.
+
+        At once, or when its process has stored the batch in flight. A second time it ends
+        at once whatever its process does, which then may not write any more.
+
+        Raises:
+            JobNotFoundError: there is no such job.
+            JobStateError: it has ended.
+        """
+        job = self.get_job(job_id)
+        if job.status not in UNFINISHED:
+            raise JobStateError(job_id, job.status.value, "there is nothing to cancel", UNFINISHED)
+        is_at_work = job.status is JobStatus.RUNNING and not job.is_abandoned
+        if is_at_work and job.request is not Request.CANCEL:
+            return self._request(job, Request.CANCEL)
+        return self._set(job_id, JobStatus.CANCELLED, reason)
+
+    def fail(self, job: JobRecord, reason: str) -> JobRecord:
+        """End a job that could not even begin.
+
+        Raises:
+            JobNotFoundError: there is no such job any more.
+            JobStateError: it is not in the state in which the caller saw it.
+        """
+        current = self.get_job(job.id)
+        if (current.status, current.epoch) != (job.status, job.epoch):
+            raise JobStateError(job.id, current.status.value, "somebody else has taken it")
+        return self._set(job.id, JobStatus.FAILED, reason)
+
+    def note(self, job: JobRecord, reason: str) -> None:
+        """Record why a job waits."""
         self.conn.execute(
-            "update _embed_jobs set status = ?, owner = null, finished_at = ? where id = ?",
-            (JobStatus.CANCELLED.value, schema.now(), job_id),
-        )
-        return replace(job, status=JobStatus.CANCELLED)
-
-    def record_failures(self, job_id: int, failures: Sequence[Failure]) -> None:
-        """Record failures, counting the attempts of all jobs of the collection."""
-        self.conn.executemany(
-            "insert or replace into _embed_failures"
-            " (job_id, entry_id, content_hash, message, attempts) select ?, ?, ?, ?,"
-            " 1 + coalesce(max(f.attempts), 0) from _embed_failures as f where f.entry_id = ?"
-            " and f.job_id in (select other.id from _embed_jobs as other join _embed_jobs as this"
-            " on this.collection_id = other.collection_id where this.id = ?)",
-            [
-                (job_id, entry_id, failure.content_hash, message, entry_id, job_id)
-                for failure in failures
-                for entry_id, message in [map(_storable, (failure.entry_id, failure.message))]
-            ],
+            "update _embed_jobs set reason = ? where id = ? and epoch = ? and status = ?",
+            (reason, job.id, job.epoch, job.status.value),
         )
 
-    def known_failures(self, collection_id: int) -> set[tuple[str, bytes]]:
-        """Return (entry id, content hash) of what could not be embedded before."""
-        rows = self.conn.execute(
-            "select f.entry_id, f.content_hash from _embed_failures as f join _embed_jobs as j"
-            " on j.id = f.job_id where j.collection_id = ? and f.content_hash is not null",
-            (collection_id,),
-        )
-        return set(rows.fetchall())
-
-    def forget_healed(self, job: JobRecord) -> None:
-        """Drop the failures of the job's collection whose content has a vector by now."""
-        self.conn.execute(
-            "delete from _embed_failures where job_id in"
-            " (select id from _embed_jobs where collection_id = ?) and exists (select 1"
-            " from embeddings as e where e.collection_id = ? and e.id = entry_id"
-            " and e.content_hash = _embed_failures.content_hash)",
-            (job.collection_id, job.collection_id),
-        )
-
-    def forget_failures(self, job: JobRecord, still_failing: Iterable[str]) -> None:
-        """Drop every recorded failure of the job's collection that this job did not meet."""
-        self.conn.execute(
-            "delete from _embed_failures where job_id != ? and job_id in"
-            " (select id from _embed_jobs where collection_id = ?)",
-            (job.id, job.collection_id),
-        )
-        self.conn.execute(
-            "delete from _embed_failures where job_id = ?"
-            " and entry_id not in (select value from json_each(?))",
-            (job.id, json.dumps(sorted(still_failing))),
-        )
-
-    def list_failures(self, job_id: int) -> list[tuple[str, str, int]]:
-        """Return (entry id, message, attempts) of a job's failures, by id."""
-        rows = self.conn.execute(
-            "select entry_id, message, attempts from _embed_failures where job_id = ?"
-            " order by entry_id",
-            (job_id,),
-        )
-        return [(entry_id, message, attempts) for entry_id, message, attempts in rows]
-
-
-def _record(row: tuple[Any, ...]) -> JobRecord:
-    values = dict(zip(_COLUMNS, row, strict=False))
-    try:
-        values["status"] = JobStatus(values["status"])
-    except ValueError:
-        raise JobStateError(
-            values["id"], str(values["status"]), "this version knows no such state", JobStatus
-        ) from None
-    return JobRecord(**values, counts=JobCounts(*row[len(_COLUMNS) :]))
-
-
-def _is_alive(job: JobRecord) -> bool:
-    """Say whether the process that owns a running job may still be at work."""
-    if not job.owner or not job.heartbeat_at:
-        return False
-    try:
-        host, process_id, token = job.owner.rsplit(":", 2)
-        silent = datetime.now(UTC) - datetime.fromisoformat(job.heartbeat_at)
-        if host == socket.gethostname() and not _process_exists(int(process_id), token):
-            return False
-    except (ValueError, TypeError, OverflowError):
-        return False  # not written by us
-    # A heartbeat from the future was written by a clock that is wrong.
-    return abs(silent.total_seconds()) < LEASE_SECONDS
-
-
-def _process_exists(process_id: int, token: str) -> bool:
-    if process_id == os.getpid():
-        return token == _PROCESS_TOKEN
-    if os.name == "nt":
-        # There os.kill(pid, 0) would end the process: leave it to the lease.
-        return True
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _storable(text: str) -> str:
-    """Return a text that SQLite takes; a file's name may hold bytes that are no text."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    def _request(self, job: JobRecord, request: Request | None) -> JobRecord:
+        self.conn.execute("update _embed_jobs set request = ? where id = ?", (request, job.id))
+        return self.get_job(job.id)

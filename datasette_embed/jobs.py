@@ -8,12 +8,19 @@ decided by content, not by a cursor, so a run may start over as often as it like
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from .batches import BatchEmbedder, Paused, cut_into_batches, first_line
+from .batches import (
+    BatchEmbedder,
+    Paused,
+    Stopped,
+    cut_into_batches,
+    first_line,
+)
 from .database import patient, sqlite3, translated, write_transaction
 from .errors import (
     EmbedError,
@@ -21,7 +28,20 @@ from .errors import (
     SourceError,
     UnreadableTextError,
 )
-from .job_records import Claim, Failure, JobCounts, JobRecord, JobRecords, JobStatus
+from .failure_records import FailureRecords
+from .heartbeat import Heartbeat
+from .job_records import (
+    CANCELLED_BY_REQUEST,
+    PAUSED_BY_REQUEST,
+    UNFINISHED,
+    Claim,
+    Failure,
+    JobCounts,
+    JobRecord,
+    JobRecords,
+    JobStatus,
+    Request,
+)
 from .missing import KnownVectors, MissingContent, compare
 from .models import EmbeddingModel, read_items
 from .records import CollectionRecord, Refresh, Row, RowSource
@@ -49,7 +69,11 @@ class JobRun:
         key: the API key to call the model with.
         batch_size: most texts of one call and one transaction.
         report: called with the counts after every step.
-        pause: set it to end the run in the state ``paused`` after the batch in flight.
+        pause: set it to end the run in the state ``pause_status`` after the batch in flight.
+
+    Attributes:
+        pause_status: ``paused``; or ``pending`` where it is to go on by itself.
+        states: the states in which the job is taken.
     """
 
     def __init__(
@@ -77,8 +101,11 @@ class JobRun:
         self.counts = JobCounts()
         self._store = Store(conn)
         self._records = JobRecords(conn)
+        self._failures = FailureRecords(conn)
         self.rows_total = rows_total
         self._remove = remove
+        # The ids a source is limited to; None for one that yields every row it has.
+        self._only: frozenset[str] | None = getattr(source, "only", None)
         self.report = report
         self.pause = pause or threading.Event()
         self._batch_size = batch_size
@@ -87,25 +114,35 @@ class JobRun:
             model, self.pause, collection.dimensions, self._show_life, key=key
         )
         self.reason: str | None = None
+        self.pause_status = JobStatus.PAUSED
+        self.states: tuple[JobStatus, ...] = UNFINISHED
+        self._request: Request | None = None
         self._failures_in_a_row = 0
         self._failing: set[str] = set()
         self._known_failures: set[tuple[str, bytes]] = set()
         self._claim = Claim(job.id, "", -1)  # of nothing, until run() has the real one
 
     def run(self) -> JobStatus:
-        """Embed what is missing. Returns ``finished`` or ``paused``.
+        """Embed what is missing. Returns the state it ended in.
+
+        That is ``finished``, ``paused``, ``cancelled`` when that was asked for in the file,
+        or the ``pause_status``.
 
         Raises:
             JobStateError: another process runs this job, or took it over.
             EmbedError: the job failed; its state and reason are recorded first.
         """
         with translated(self.path), write_transaction(self.conn):
-            claim = self._records.claim(self.job, self.rows_total)
+            claim = self._records.claim(self.job, self.rows_total, self.states)
             if self.collection.fingerprint != self.model.fingerprint:
                 self._store.set_fingerprint(self.collection, self.model.fingerprint)
                 self.collection = self._store.get_collection(self.collection.name)
         self._claim = claim
-        self._known_failures = self._records.known_failures(self.collection.id)
+        self._known_failures = self._failures.known_failures(self.collection.id)
+        with Heartbeat(self.path, claim):
+            return self._run_claimed(claim)
+
+    def _run_claimed(self, claim: Claim) -> JobStatus:
         try:
             # A batch that was paid for is not given up because another program is writing.
             with translated(self.path), patient(self.conn):
@@ -113,15 +150,13 @@ class JobRun:
                 self._end(claim, JobStatus.FINISHED, None)
             return JobStatus.FINISHED
         except Paused as paused:
-            self.reason = str(paused) or None
-            self._end(claim, JobStatus.PAUSED, self.reason)
-            return JobStatus.PAUSED
+            return self._end_early(claim, paused)
         except JobStateError:
             raise
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             # Where the file itself is what failed, this fails too, and the job is freed
-            # by the end of its process.
+            # by the end of its process or of its lease.
             with suppress(SourceError, JobStateError):
                 self._end(
                     claim,
@@ -129,6 +164,20 @@ class JobRun:
                     "interrupted" if interrupted else first_line(error),
                 )
             raise
+
+    def _end_early(self, claim: Claim, paused: Paused) -> JobStatus:
+        """End in the state that was asked for, by the file before anybody else."""
+        with translated(self.path), write_transaction(self.conn):
+            request = self._records.checkpoint(claim, self.counts)
+            status, self.reason = JobStatus.PAUSED, str(paused) or None
+            if request is Request.CANCEL:
+                status, self.reason = JobStatus.CANCELLED, CANCELLED_BY_REQUEST
+            elif request is Request.PAUSE:
+                self.reason = self.reason or PAUSED_BY_REQUEST
+            elif isinstance(paused, Stopped):
+                status = self.pause_status
+            self._records.end(claim, status, self.counts, self.reason)
+        return status
 
     def _end(self, claim: Claim, status: JobStatus, reason: str | None) -> None:
         with translated(self.path), write_transaction(self.conn):
@@ -140,23 +189,46 @@ class JobRun:
         for window in self.source.iter_windows(WINDOW_ROWS):
             self._run_window(claim, window)
         with write_transaction(self.conn):
-            self._records.checkpoint(claim, self.counts)
-            if self.source.definition is None:  # it has met only some of the entries
-                self._records.forget_healed(self.job)
-            else:
-                self._records.forget_failures(self.job, self._failing)
+            self._checkpoint(claim)
+            self._forget_failures()
             if self._remove:
                 self.counts.removed += self._delete_unseen()
-            if self.collection.is_rebuilding:
+            if self.collection.is_rebuilding and self._only is None:
                 self.counts.removed += self._store.finish_rebuilding(self.collection)
         self.report(self.counts)
 
+    def _forget_failures(self) -> None:
+        if self._only is not None:  # what it did not look at fails as before
+            self._failures.forget_failures(self.job, self._failing, among=self._only)
+        elif self.source.definition is None:  # it has met only some of the entries
+            self._failures.forget_healed(self.job)
+        else:
+            self._failures.forget_failures(self.job, self._failing)
+
+    def _checkpoint(self, claim: Claim) -> None:
+        """Record the progress inside the transaction that makes it, if the job is still ours.
+
+        What the job is asked to do is done by ``_obey``, once that transaction stands.
+        """
+        self._request = self._records.checkpoint(claim, self.counts)
+
+    def _obey(self) -> None:
+        """Do what is asked of the run, now that the batch in flight is stored.
+
+        Raises:
+            Stopped: the file or whoever started the run says so.
+        """
+        if self._request or self.pause.is_set():
+            raise Stopped
+
     def _delete_unseen(self) -> int:
+        among = "" if self._only is None else " and id in (select value from json_each(?))"
+        parameters = [] if self._only is None else [json.dumps(sorted(self._only))]
         return int(
             self.conn.execute(
                 "delete from embeddings where collection_id = ?"
-                " and id not in (select id from temp._embed_seen)",
-                (self.collection.id,),
+                f" and id not in (select id from temp._embed_seen){among}",
+                (self.collection.id, *parameters),
             ).rowcount
         )
 
@@ -179,13 +251,13 @@ class JobRun:
                     self.counts.rows_done += len(item.entry_ids)
             self.counts.removed += self._store.delete_entries(self.collection.id, blanked)
             self._record(claim, failures)
-            self._records.checkpoint(claim, self.counts)
+            self._checkpoint(claim)
         self.report(self.counts)
         missing = [item for item in missing if item.content_hash not in reused]
         for batch in cut_into_batches(missing, self.model, self._batch_size):
-            if self.pause.is_set():
-                raise Paused
+            self._obey()
             self._run_batch(claim, batch)
+        self._obey()
 
     def _read(self, missing: list[MissingContent]) -> tuple[list[MissingContent], list[Failure]]:
         """Return what the model can read, and a failure for each row it knows no word of."""
@@ -203,14 +275,15 @@ class JobRun:
         return readable, failures
 
     def _record(self, claim: Claim, failures: list[Failure]) -> None:
-        self._records.record_failures(claim.job_id, failures)
+        self._failures.record_failures(claim.job_id, failures)
         self._failing.update(failure.entry_id for failure in failures)
         self.counts.failed += len(failures)
         self.counts.rows_done += len(failures)
 
     def _show_life(self) -> None:
         with write_transaction(self.conn):
-            self._records.checkpoint(self._claim, self.counts)
+            self._checkpoint(self._claim)
+        self._obey()
 
     def _compare(self, window: list[Row]) -> tuple[list[MissingContent], list[Refresh], list[str]]:
         """Return what is missing (one item a distinct content), what to write beside vectors
@@ -265,7 +338,7 @@ class JobRun:
             self.counts.tokens = self._embedder.tokens
             self.counts.rows_done += sum(len(item.entry_ids) for item, _ in embedded)
             self._record(claim, failures)
-            self._records.checkpoint(claim, self.counts)
+            self._checkpoint(claim)
         self.report(self.counts)
         if stopped:
             raise stopped

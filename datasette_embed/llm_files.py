@@ -1,6 +1,6 @@
-"""LLM's own files: its folder, its database of embeddings, its default model, its aliases.
+"""LLM's own files: its database of embeddings, its default model, its aliases, its keys.
 
-Layer 3: imports ``errors`` and ``user_files``. Names and shapes are those of llm 0.36
+Layer 3: imports ``errors``, ``keys`` and ``user_files``. Names and shapes are those of llm 0.36
 (``llm/__init__.py``), so that both tools read what the other wrote. Reading makes nothing,
 not even the folder. No model is looked up here.
 """
@@ -12,19 +12,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-import click
-
 from .errors import SourceError
+from .keys import keys_path, llm_directory, read_keys_file
 from .user_files import read_json, read_line, remove_file, replace_text
 
-DIRECTORY_VARIABLE = "LLM_USER_PATH"
 DATABASE_VARIABLE = "LLM_EMBEDDINGS_DB"
 ALIASES_FILE_NAME = "aliases.json"
-
-
-def llm_directory() -> Path:
-    """Return LLM's folder: ``LLM_USER_PATH``, else where LLM keeps it; it may not exist."""
-    return Path(os.environ.get(DIRECTORY_VARIABLE) or click.get_app_dir("io.datasette.llm"))
+#: What LLM puts into a new file of keys, for whoever opens it.
+KEYS_NOTE = {"// Note": "This file stores secret API credentials. Do not share!"}
 
 
 def embeddings_path() -> Path:
@@ -117,3 +112,39 @@ def _read_aliases() -> dict[str, Any]:
 
 def _write_aliases(aliases: dict[str, Any]) -> None:
     replace_text(aliases_path(), json.dumps(aliases, indent=4) + "\n")
+
+
+def write_key(name: str, key: str) -> None:
+    """Keep an API key in LLM's file, for its owner's eyes only; every other entry stays.
+
+    Raises:
+        SourceError: the file cannot be read or written. It is left as it was.
+    """
+    _write_keys({**(read_keys_file() or KEYS_NOTE), name: key})
+
+
+def remove_key(name: str) -> None:
+    """Take an API key out of LLM's file; every other entry stays.
+
+    Raises:
+        SourceError: the file has none of this name, or cannot be read or written. It is
+            left as it was.
+    """
+    keys = read_keys_file()
+    if name not in keys or name.startswith("//"):
+        known = ", ".join(key for key in keys if not key.startswith("//")) or "none"
+        raise SourceError(str(keys_path()), f"has no key '{name}'. Its keys: {known}")
+    del keys[name]
+    _write_keys(keys)
+
+
+def _write_keys(keys: dict[str, Any]) -> None:
+    path = keys_path()
+    try:
+        # Before it is written to: the new file takes over the permissions of the old one.
+        os.chmod(path, 0o600)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise SourceError(str(path), f"cannot be written ({error.strerror})") from error
+    replace_text(path, json.dumps(keys, indent=2) + "\n")

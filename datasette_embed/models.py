@@ -1,17 +1,18 @@
 """EmbeddingModel: the contract between a model and everything that embeds.
 
-Layer 2: imports ``errors`` and ``vectors``. A provider subclasses ``EmbeddingModel``
-and writes ``embed_batch``; the rest of the package calls ``embed_checked``, which
-refuses at the door what a model must never hand over. No concrete model belongs here.
+Layer 2: imports ``errors``, ``keys``, ``redaction`` and ``vectors``. A provider subclasses
+``EmbeddingModel`` and writes ``embed_batch``; the rest of the package calls
+``embed_checked``, which refuses at the door what a model must never hand over. No concrete
+model belongs here.
 """
 
 from __future__ import annotations
 
 import inspect
-import os
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -25,6 +26,8 @@ from .errors import (
     SourceError,
     UnreadableTextError,
 )
+from .keys import find_key
+from .redaction import keep_secret, scrub, scrubbed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,18 +135,18 @@ class EmbeddingModel(ABC):
         return f"{self.model_id}@{self.revision}" if self.revision else self.model_id
 
     def get_key(self, explicit_key: str | None = None) -> str | None:
-        """Return the API key of a call: the one it brings, else the model's, else the
-        environment's. None for a model that needs none.
+        """Return the API key of a call: the one it brings or names, else the model's, else
+        the environment's, else that of LLM's ``keys.json``. None for a model that needs none.
 
         Raises:
             MissingKeyError: it needs one and there is none.
+            SourceError: LLM's file had to be asked and cannot be read.
         """
         if self.needs_key is None:
             return None
-        from_environment = os.environ.get(self.key_env_var) if self.key_env_var else None
-        key = explicit_key or self.key or from_environment
+        key = find_key(explicit_key, self.key, self.needs_key, self.key_env_var)
         if not key:
-            raise MissingKeyError(self.model_id, self.key_env_var)
+            raise MissingKeyError(self.model_id, self.key_env_var, self.needs_key)
         return key
 
     def warm(self) -> None:  # noqa: B027
@@ -220,9 +223,9 @@ class EmbeddingModel(ABC):
         from . import vectors as arithmetic
 
         self.check_items(items)
-        answer = call_embed_batch(self, items, Kind(kind), key)
+        answer = self._embed_without_secrets(items, Kind(kind), key)
         tokens = answer.tokens if isinstance(answer, Batch) else None
-        rows = answer.vectors if isinstance(answer, Batch) else list(answer)
+        rows = answer.vectors if isinstance(answer, Batch) else answer
         if len(rows) != len(items):
             raise ProviderError(
                 self.model_id, f"returned {len(rows)} vectors for {len(items)} items"
@@ -232,6 +235,34 @@ class EmbeddingModel(ABC):
         except InvalidVectorError as error:
             raise InvalidVectorError(f"{self.model_id}: {error.reason}") from error
         return Batch(checked, tokens)
+
+    def _embed_without_secrets(
+        self, items: list[Item], kind: Kind, key: str | None
+    ) -> Batch | list[Sequence[float]]:
+        """Call ``embed_batch``; what it raises has no API key in it, nor in its causes."""
+        try:
+            answer = call_embed_batch(self, items, kind, key)
+            # What a generator raises must be raised in here.
+            return answer if isinstance(answer, Batch) else list(answer)
+        except EmbedError as error:
+            self._keep_secrets(key)
+            scrub(error)
+            raise
+        except Exception as error:
+            self._keep_secrets(key)
+            clean = scrubbed(error)
+            if clean is error:
+                raise
+        # Out here, so that the one it stands for does not become its context.
+        raise clean
+
+    def _keep_secrets(self, key: str | None) -> None:
+        """Remember each key that this model may just have used."""
+        for found in (key, self.key, getattr(getattr(self, "wrapped", None), "key", None)):
+            keep_secret(found if isinstance(found, str) else None)
+        with suppress(SourceError):  # what it is needed for is to be told without it too
+            find_key(None, None, self.needs_key, self.key_env_var)
+            find_key(None, None, self.needs_key, None)
 
     def check_items(self, items: Iterable[Item]) -> None:
         """Refuse items of a type the model does not take (the messages are LLM's).

@@ -1,6 +1,6 @@
 """The models file: what a user has registered with ``datasette embed models register``.
 
-Layer 2: imports ``settings``, ``errors`` and ``user_files``. A JSON list in the user's
+Layer 3: imports ``settings``, ``errors`` and ``user_files``. A JSON list in the user's
 folder, in the shape of plugin config ``models``. No model is built here.
 """
 

@@ -46,18 +46,34 @@ def startup(datasette: Datasette) -> None:
     start(datasette)
 
 
+@hookimpl(specname="startup")
+def start_jobs(datasette: Datasette) -> None:
+    """Go on with interrupted jobs once the server runs (Datasette 1.0)."""
+    from .runner import start_with_server
+
+    start_with_server(datasette)
+
+
 @hookimpl
-def shutdown(datasette: Datasette) -> None:
+def shutdown(datasette: Datasette) -> Awaitable[None]:
     """Let the jobs of this server end with the batch in flight (Datasette 1.0)."""
     from .runner import stop
 
-    stop(datasette)
+    return stop(datasette)
 
 
 @hookimpl
 def asgi_wrapper(datasette: Datasette) -> Callable[[Any], Any]:
     """Know which request asks for what, and work in the background once a server runs."""
     from .server import wrap_application
+
+    return wrap_application(datasette)
+
+
+@hookimpl(specname="asgi_wrapper")
+def run_jobs(datasette: Datasette) -> Callable[[Any], Any]:
+    """Go on with interrupted jobs once a server runs, and end them with it (Datasette 0.65)."""
+    from .runner import wrap_application
 
     return wrap_application(datasette)
 
@@ -137,14 +153,24 @@ def filters_from_request(
     return similar_filter(datasette, request, database, table)
 
 
+@hookimpl(specname="filters_from_request")
+def hidden_search_tables(
+    request: Request, database: str, datasette: Datasette
+) -> Awaitable[None] | None:
+    """Search no hidden table by ``?_fts_table=`` (Datasette 0.65)."""
+    from .access import refuse_hidden_search
+
+    return refuse_hidden_search(datasette, request, database)
+
+
 @hookimpl
 def render_cell(
-    value: Any, column: str, table: str | None, database: str, datasette: Datasette
-) -> Awaitable[str | None] | None:
+    row: Any, value: Any, column: str, table: str | None, database: str, datasette: Datasette
+) -> Awaitable[str | None] | str | None:
     """Show a vector as what it is."""
     from .web.cells import render_vector
 
-    return render_vector(datasette, database, table, column, value)
+    return render_vector(datasette, database, table, column, value, row)
 
 
 @hookimpl

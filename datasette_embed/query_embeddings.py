@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from .errors import BusyError, EmbedError, EmbedTimeoutError, UnreadableTextError
-from .models import EmbeddingModel, Item, Kind, Reading
+from .models import EmbeddingModel, Item, Kind, Reading, embed_items
 from .settings import Settings
 from .threads import start_thread
 
@@ -45,11 +45,13 @@ class Limits:
         concurrent: threads that may wait for embeds at once, for one text or for several,
             and embeds that one model may have under way; None for no limit.
         characters: longest text; None for no limit.
+        lane: whose threads they are; those of another lane are not counted.
     """
 
     timeout_seconds: float | None = None
     concurrent: int | None = None
     characters: int | None = None
+    lane: str = "sql"
 
 
 NO_LIMITS = Limits()
@@ -66,7 +68,7 @@ class QueryEmbeddings:
         self._cache: OrderedDict[Key, bytes] = OrderedDict()
         self._used_bytes = 0
         self._computing: dict[Key, Future[bytes]] = {}
-        self._waiting = 0  # threads that wait for a computation
+        self._waiting: Counter[str] = Counter()  # threads that wait for one, by lane
         self._started_at = -GRACE_SECONDS  # when the latest computation began
         self._running: Counter[str] = Counter()  # computations under way, by fingerprint
 
@@ -74,6 +76,11 @@ class QueryEmbeddings:
     def used_bytes(self) -> int:
         """Return the memory the cached contents and vectors take, in bytes."""
         return self._used_bytes
+
+    @property
+    def waiting(self) -> int:
+        """Return how many threads of SQL queries wait for a computation."""
+        return self._waiting["sql"]
 
     def resize(self, max_bytes: int) -> None:
         """Set the bound in bytes, dropping what no longer fits."""
@@ -101,6 +108,7 @@ class QueryEmbeddings:
         kind: Kind = Kind.QUERY,
         key: str | None = None,
         limits: Limits = NO_LIMITS,
+        spend: Callable[[], None] | None = None,
     ) -> bytes:
         """Return the vector of the content as a blob: float32, little-endian.
 
@@ -110,6 +118,7 @@ class QueryEmbeddings:
             kind: the side of the search it is on.
             key: API key for this call. It is no part of the cache's key.
             limits: how long to wait, and how many at once.
+            spend: called before a computation is started; what it raises prevents that.
 
         Raises:
             UnreadableTextError: the model would read only a part of the text, or none.
@@ -127,7 +136,7 @@ class QueryEmbeddings:
         def compute() -> bytes:
             return _computed(model, content, kind, key)
 
-        future, is_first = self._enter(model, cache_key, limits)
+        future, is_first = self._enter(model, cache_key, limits, spend)
         try:
             if is_first:
                 in_thread = limits.timeout_seconds is not None
@@ -139,7 +148,7 @@ class QueryEmbeddings:
             raise EmbedTimeoutError(model.model_id, limits.timeout_seconds or 0) from error
         finally:
             with self._changed:
-                self._waiting -= 1
+                self._waiting[limits.lane] -= 1
                 self._changed.notify_all()
 
     def _find(self, cache_key: Key) -> bytes | None:
@@ -150,7 +159,11 @@ class QueryEmbeddings:
             return blob
 
     def _enter(
-        self, model: EmbeddingModel, cache_key: Key, limits: Limits
+        self,
+        model: EmbeddingModel,
+        cache_key: Key,
+        limits: Limits,
+        spend: Callable[[], None] | None,
     ) -> tuple[Future[bytes], bool]:
         """Count the caller as waiting; return what for, and whether the caller has to start it.
 
@@ -161,34 +174,34 @@ class QueryEmbeddings:
             joined = self._computing.get(cache_key)
             grace = max(0.0, self._started_at + GRACE_SECONDS - monotonic())
             if not self._changed.wait_for(
-                lambda: self._has_place(cache_key, joined, limits.concurrent), grace
+                lambda: self._has_place(cache_key, joined, limits), grace
             ):
                 raise BusyError(model.model_id)
-            self._waiting += 1
             future = joined or self._computing.get(cache_key)
+            if future is None and cache_key in self._cache:  # it ended since the caller looked
+                future = Future()
+                future.set_result(self._cache[cache_key])
+            if future is None and spend is not None:
+                spend()
+            self._waiting[limits.lane] += 1
             if future is not None:
                 return future, False
             future = Future()
-            if cache_key in self._cache:  # it ended since the caller looked
-                future.set_result(self._cache[cache_key])
-                return future, False
             self._running[cache_key[0]] += 1
             self._computing[cache_key] = future
             self._started_at = monotonic()
             return future, True
 
-    def _has_place(
-        self, cache_key: Key, joined: Future[bytes] | None, concurrent: int | None
-    ) -> bool:
+    def _has_place(self, cache_key: Key, joined: Future[bytes] | None, limits: Limits) -> bool:
         """Return whether a thread may wait for this text now; the caller holds the lock."""
         computing = self._computing.get(cache_key)
         has_ended = joined is not None and computing is not joined
-        if concurrent is None or has_ended or cache_key in self._cache:
+        if limits.concurrent is None or has_ended or cache_key in self._cache:
             return True
         # Those given up after a timeout still count for their own model, so that a hanging
         # one cannot pile up threads, but not for the others.
         under_way = 0 if computing else self._running[cache_key[0]]
-        return max(self._waiting, under_way) < concurrent
+        return max(self._waiting[limits.lane], under_way) < limits.concurrent
 
     def _start(
         self,
@@ -253,7 +266,7 @@ def _computed(model: EmbeddingModel, content: Item, kind: Kind, key: str | None)
 
     if isinstance(content, str):
         check_readable(model, content)
-    batch = model.embed_checked([content], kind=kind, key=key)
+    batch = embed_items(model, [content], kind, key=key)
     return arithmetic.encode(batch.vectors[0])
 
 

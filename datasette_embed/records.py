@@ -245,7 +245,8 @@ class RowSource(Protocol):
 
 def read_source(stored: str) -> dict[str, Any]:
     """Return a stored source definition; one that cannot be read stays one that is refused."""
-    with suppress(ValueError, TypeError):
+    # A file may hold anything: brackets without end, too.
+    with suppress(ValueError, TypeError, RecursionError):
         parsed = json.loads(stored)
         if isinstance(parsed, dict):
             return parsed

@@ -1,9 +1,9 @@
 """Registry: names of models -> the models themselves, resolved once.
 
 Layer 4: imports ``errors``, ``hookspecs``, ``llm_files``, ``models``, ``models_file``,
-``providers`` and ``settings``. Below this module models are passed as objects. Mistakes of
-a plugin's author are refused at registration, before anything is stored. Building a
-registry loads no weights and no heavy package.
+``providers``, ``redaction`` and ``settings``. Below this module models are passed as
+objects. Mistakes of a plugin's author are refused at registration, before anything is
+stored. Building a registry loads no weights and no heavy package.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from .llm_files import ALIASES_FILE_NAME, read_aliases
 from .models import EmbeddingModel, Kind
 from .models_file import read_models_file
 from .providers.adapted import AdaptedModel
+from .redaction import redacted
 from .settings import MODELS_FILE_NAME, PLUGIN_NAME, ModelEntry, Settings, parse_settings
 
 if TYPE_CHECKING:
@@ -301,7 +302,7 @@ def _add_from_plugins(registry: Registry) -> None:
             )
         except Exception as error:
             logger.exception("models of the plugin %s cannot be used", name)
-            registry.unavailable[name] = (
+            registry.unavailable[name] = redacted(
                 str(error) if isinstance(error, EmbedError) else f"{type(error).__name__}: {error}"
             )
 

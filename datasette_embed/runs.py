@@ -33,7 +33,7 @@ from .opened_sources import (
 )
 from .planning import Plan, make_plan
 from .records import RowSource
-from .registry import get_registry
+from .registry import Registry, get_registry
 from .schema import SEPARATE_FILE
 from .store import Store, existing
 
@@ -47,12 +47,14 @@ class RunOptions:
         remove: delete entries whose row is gone.
         key: the API key to call the model with.
         batch_size: most texts of one model call; None for the usual number.
+        job_id: the job to go on with; None for the collection's unfinished one, else a new one.
     """
 
     store: bool = False
     remove: bool = False
     key: str | None = None
     batch_size: int | None = None
+    job_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,11 @@ class RunOutcome:
 
     Attributes:
         collection: its name.
-        status: ``finished``, or ``paused`` when the model kept failing.
+        status: ``finished``, ``paused`` when the model kept failing, or what was asked for in
+            the file.
         counts: what was done, in rows.
         job_id: the job whose row and failures tell more; None when nothing was to do.
-        reason: why it is paused.
+        reason: why it has not finished.
     """
 
     collection: str
@@ -83,6 +86,7 @@ class Run:
         source: the rows.
         model_id: None for the collection's own model, else the default one.
         options: how to embed.
+        registry: the models there are; None for those of this process.
 
     Attributes:
         model: the model it embeds with.
@@ -101,6 +105,7 @@ class Run:
         source: RowSource,
         model_id: str | None = None,
         options: RunOptions | None = None,
+        registry: Registry | None = None,
     ) -> None:
         self.path = path
         self.name = name
@@ -117,7 +122,7 @@ class Run:
                 unfinished = JobRecords(conn).find_unfinished(collection.id)
                 self.entries = store.count(collection.id)
                 model_id = model_id or collection.model_id
-            self.model = default_model(get_registry(), model_id)
+            self.model = default_model(registry or get_registry(), model_id)
             check_collection(collection, self.model, source)
             keeps_content = self.options.store or bool(collection and collection.store)
             self.plan = make_plan(
@@ -159,7 +164,13 @@ class Run:
             translated(self.path),
         ):
             collection, job = ensure_collection(
-                conn, self.path, self.name, self.model, self.source, store_content=options.store
+                conn,
+                self.path,
+                self.name,
+                self.model,
+                self.source,
+                store_content=options.store,
+                job_id=options.job_id,
             )
             yield JobRun(
                 conn,

@@ -1,40 +1,52 @@
 """Server: what one running Datasette gives the parts of this package.
 
-Layer 9: imports ``compat``, ``errors``, ``executor``, ``query_embeddings``, ``registry``,
-``settings`` and ``threads``. It fits them
-to one Datasette instance: its config, its pool of SQL threads, its models. No SQL
-function and no page belongs here.
+Layer 9: imports ``access``, ``budgets``, ``compat``, ``errors``, ``executor``, ``models``,
+``query_embeddings``, ``redaction``, ``registry``, ``settings`` and ``threads``. It fits
+them to one Datasette instance: its config, its pool of SQL threads, its models, and who
+asks for them. No SQL function and no page belongs here.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from . import compat
-from .errors import ConfigError, EmbedError
+from . import access, budgets, compat
+from .budgets import Admission, Visit
+from .errors import (
+    BusyError,
+    ConfigError,
+    EmbedError,
+    ModelNotAllowedError,
+    ProviderError,
+    TextTooLongError,
+    UnreadableTextError,
+)
 from .executor import wrap_executor
+from .models import EmbeddingModel, Item, Kind, is_blank
 from .query_embeddings import PROCESS_QUERIES, Limits
+from .redaction import keep_secret, redacted
 from .registry import Registry, get_registry
-from .settings import PLUGIN_NAME, Settings, parse_settings
+from .settings import KEYS_PREFIX, PLUGIN_NAME, get_settings
 from .threads import start_thread
 
 if TYPE_CHECKING:
+    from datasette import Request
     from datasette.app import Datasette
 
 logger = logging.getLogger(__name__)
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
-
-def get_settings(datasette: Datasette) -> Settings:
-    """Return the settings of this Datasette.
-
-    Raises:
-        ConfigError: its plugin config is wrong.
-    """
-    return parse_settings(datasette.plugin_config(PLUGIN_NAME))
+#: Threads in which texts of web requests are embedded, for all Datasettes of a process.
+WEB_THREADS = 8
 
 
 def get_limits(datasette: Datasette) -> Limits:
@@ -46,7 +58,7 @@ def get_limits(datasette: Datasette) -> Limits:
     settings = get_settings(datasette)
     return Limits(
         timeout_seconds=settings.embed_timeout_seconds,
-        concurrent=max(1, threads - 1),
+        concurrent=max(1, threads - 1 - _asking.get(datasette, 0)),
         characters=settings.max_text_characters,
     )
 
@@ -62,11 +74,35 @@ def start(datasette: Datasette) -> None:
     except ConfigError as error:
         raise compat.startup_error(f"Plugin {PLUGIN_NAME}: {error}") from error
     wrap_executor(datasette)
+    access.guard_labels(datasette)
     PROCESS_QUERIES.resize(settings.query_cache_bytes)
+    for key in settings.keys.values():
+        keep_secret(key)
+    for line in _mistakes(datasette):
+        logger.warning("%s: %s", PLUGIN_NAME, line)
+
+
+def _mistakes(datasette: Datasette) -> Iterator[str]:
+    """Yield what config says that does not do what its author means."""
+    settings = get_settings(datasette)
+    if settings.allow or settings.keys:
+        yield from budgets.unused_names(datasette)
+    for name, value in compat.public_plugin_config(datasette, PLUGIN_NAME).items():
+        if name != "keys" and not name.startswith(KEYS_PREFIX):
+            continue
+        inner = value.items() if isinstance(value, dict) else ()
+        plain = [f"{name}.{key_name}" for key_name, key in inner if not isinstance(key, dict)]
+        for shown in plain if isinstance(value, dict) else [name]:
+            if shown.rpartition(".")[2] not in ("$env", "$file"):
+                yield (
+                    f"the API key in {shown} is shown to everybody at /-/metadata.json. Put it "
+                    'into an environment variable, and write {"$env": "NAME_OF_THE_VARIABLE"} in '
+                    "its place. Replace a key that was public"
+                )
 
 
 def wrap_application(datasette: Datasette) -> Callable[[Application], Application]:
-    """Return an ASGI wrapper that loads models in the background when a server starts.
+    """Return an ASGI wrapper that knows each visit, and loads models when a server starts.
 
     Only a server sends the lifespan message: ``datasette --get``, ``inspect`` and tests
     run the startup hook too, and should not load a model for it.
@@ -78,7 +114,11 @@ def wrap_application(datasette: Datasette) -> Callable[[Application], Applicatio
                 names = get_settings(datasette).warm_models
                 if names:
                     start_thread(warm_models, get_registry(datasette), names, name="embed-warm")
-            await application(scope, receive, send)
+            if scope["type"] != "http":
+                await application(scope, receive, send)
+                return
+            with budgets.visiting():
+                await application(scope, receive, send)
 
         return wrapped
 
@@ -91,5 +131,173 @@ def warm_models(registry: Registry, names: tuple[str, ...]) -> None:
         try:
             registry.get(name).warm()
         except Exception as error:
-            reason = error.detail if isinstance(error, EmbedError) else error
+            reason = redacted(error.detail if isinstance(error, EmbedError) else str(error))
             logger.warning("the model %s could not be loaded at startup: %s", name, reason)
+
+
+# -- who may use a model ------------------------------------------------------------
+
+# SQL threads that wait for a permission check, by Datasette.
+_asking: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_asking_lock = threading.Lock()
+
+
+def admit(datasette: Datasette, model: EmbeddingModel) -> Admission:
+    """Return the terms on which whoever sent this SQL query may use a model.
+
+    For SQL functions, in whatever thread they run. If nobody knows who asks, because
+    Datasette has changed or no request is behind it, only a model that costs nothing, and
+    that config does not close, may be used.
+
+    Raises:
+        ModelNotAllowedError: they may not.
+        BusyError: too many queries wait to be told whether they may.
+    """
+    visit = budgets.current_visit()
+    if visit is None:
+        if budgets.is_free(model) and budgets.is_open(datasette, model.model_id, None):
+            return budgets.admission_of(datasette, model, None)
+        raise ModelNotAllowedError(model.model_id)
+    actor, admission = visit.admissions.get(model.model_id, (None, None))
+    if model.model_id not in visit.admissions or actor != visit.actor:
+        actor = visit.actor
+        allowed = _may_use(datasette, model, visit)
+        admission = budgets.admission_of(datasette, model, visit) if allowed else None
+        visit.admissions[model.model_id] = (actor, admission)
+    if admission is None:
+        raise ModelNotAllowedError(model.model_id)
+    return admission
+
+
+def _may_use(datasette: Datasette, model: EmbeddingModel, visit: Visit) -> bool:
+    """Ask Datasette, on its event loop, from the thread of a SQL query.
+
+    Where that cannot be (the query runs on the loop itself, or on the only thread, which
+    Datasette may need for the answer) plugin config alone decides.
+    """
+    threads = int(datasette.setting("num_sql_threads") or 0)
+    if threads < 2 or visit.loop is None or not visit.loop.is_running() or _is_on_a_loop():
+        actor = budgets.rightful(datasette, visit.actor)
+        return budgets.is_open(datasette, model.model_id, actor)
+    with _place_to_ask(datasette, model, threads - 1):
+        question = access.may_use_model(datasette, visit.actor, model.model_id)
+        future = asyncio.run_coroutine_threadsafe(question, visit.loop)
+        try:
+            return future.result(get_settings(datasette).embed_timeout_seconds)
+        except TimeoutError:
+            if future.done():
+                raise
+            future.cancel()
+            raise BusyError(model.model_id) from None
+
+
+def _is_on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+@contextmanager
+def _place_to_ask(datasette: Datasette, model: EmbeddingModel, most: int) -> Iterator[None]:
+    """Keep a SQL thread free for the answer.
+
+    Raises:
+        BusyError: the others wait for answers, or for models.
+    """
+    with _asking_lock:
+        asking = _asking.get(datasette, 0)
+        has_place = asking + PROCESS_QUERIES.waiting < most
+        if has_place:
+            _asking[datasette] = asking + 1
+    if not has_place:
+        raise BusyError(model.model_id)
+    try:
+        yield
+    finally:
+        with _asking_lock:
+            _asking[datasette] -= 1
+
+
+async def embed_for(
+    datasette: Datasette,
+    request: Request,
+    model: EmbeddingModel,
+    items: Sequence[Item],
+    *,
+    kind: Kind = Kind.QUERY,
+) -> list[bytes]:
+    """Return the vectors of texts for whoever sent a request, as blobs in the texts' order.
+
+    Everything is checked before the first text is embedded. They are embedded in threads
+    of our own, so that neither the event loop nor a SQL query waits.
+
+    Raises:
+        ModelNotAllowedError: they may not use the model.
+        UnreadableTextError: a text is blank, too long, or the model cannot read it.
+        BudgetExceededError: there are too many texts.
+        EmbedError: as ``QueryEmbeddings.embed``.
+    """
+    if not await access.may_use_model(datasette, request.actor, model.model_id):
+        raise ModelNotAllowedError(model.model_id)
+    visit = budgets.current_visit()
+    if visit is None or visit.request is not request:
+        visit = Visit(asyncio.get_running_loop(), request)
+    admission = budgets.admission_of(datasette, model, visit)
+    settings = get_settings(datasette)
+    limits = Limits(
+        timeout_seconds=settings.embed_timeout_seconds,
+        concurrent=WEB_THREADS,
+        characters=settings.max_text_characters,
+        lane="web",
+    )
+    embed = partial(_embed_all, model, list(items), kind, admission, limits)
+    return await asyncio.get_running_loop().run_in_executor(_web_threads(), embed)
+
+
+def _embed_all(
+    model: EmbeddingModel, items: list[Item], kind: Kind, admission: Admission, limits: Limits
+) -> list[bytes]:
+    """Check all the texts, then return their vectors; what is cached costs nothing."""
+    for item in items:
+        check_content(model, item, admission, limits)
+    if admission.check is not None:
+        missing = {item for item in items if PROCESS_QUERIES.find(model, item, kind=kind) is None}
+        if missing:
+            admission.check(len(missing))
+    try:
+        return [
+            PROCESS_QUERIES.embed(
+                model, item, kind=kind, key=admission.key, limits=limits, spend=admission.spend
+            )
+            for item in items
+        ]
+    except EmbedError:
+        raise
+    except Exception as error:  # a plugin's model may raise anything
+        raise ProviderError.from_exception(model.model_id, error) from error
+
+
+def check_content(model: EmbeddingModel, item: Item, admission: Admission, limits: Limits) -> None:
+    """Refuse what the model does not take, and what would only be counted in tokens.
+
+    Raises:
+        TextTooLongError: it is longer than it may be.
+        UnreadableTextError: it is blank.
+        ProviderError: bytes for a model of texts, or the other way round.
+    """
+    admission.check_length(model, item)
+    if limits.characters is not None and len(item) > limits.characters:
+        raise TextTooLongError(model.model_id, limits.characters, len(item))
+    if is_blank(item) if isinstance(item, str) else not item:
+        raise UnreadableTextError(model.model_id, "there is nothing to embed in a blank text")
+    try:
+        model.check_items([item])
+    except ValueError as error:
+        raise ProviderError(model.model_id, str(error)) from error
+
+
+@cache
+def _web_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(WEB_THREADS, thread_name_prefix="embed-web")

@@ -98,6 +98,10 @@ class Source:
             prose. ``source.spec`` is the complete one.
         path: named in errors.
 
+    Attributes:
+        columns: those that make up the content, or are named in the template.
+        id_columns: those that make up the entry id.
+
     Raises:
         SourceError: no such table or column, a query that fails.
     """
@@ -144,15 +148,16 @@ class Source:
             self.conn.execute(f"select 1 from {self._from} where {condition} limit 0")
         self._template = spec.template
         if spec.template:
-            self._columns = list(dict.fromkeys(_PLACEHOLDER.findall(spec.template)))
-            if not self._columns:
+            self.columns = list(dict.fromkeys(_PLACEHOLDER.findall(spec.template)))
+            if not self.columns:
                 raise SourceError(self.path, "the template names no {{ column }}")
         else:
-            self._columns = list(spec.columns) or self._default_columns(spec, names, id_columns)
-        self._check_columns(self._columns, names)
-        self.spec = replace(spec, columns=() if spec.template else tuple(self._columns))
+            self.columns = list(spec.columns) or self._default_columns(spec, names, id_columns)
+        self._check_columns(self.columns, names)
+        self.spec = replace(spec, columns=() if spec.template else tuple(self.columns))
+        self.id_columns = id_columns
         self._ids = [_expression(column) for column in id_columns]
-        self._texts = [quoted(column) for column in self._columns]
+        self._texts = [quoted(column) for column in self.columns]
         self._key = paging_key
         self._may_repeat_ids = bool(spec.id_columns) or not paging_key or self._mixes_types(spec)
 
@@ -341,7 +346,7 @@ class Source:
         entry_id = entry_id_of(ids)
         if entry_id is None:
             return Row(None, "", "the row has no usable id: NULL, binary or not text in its key")
-        for column, value in zip(self._columns, values, strict=True):
+        for column, value in zip(self.columns, values, strict=True):
             if isinstance(value, _NotUtf8):
                 return Row(entry_id, "", f"column '{column}' holds text that is not UTF-8")
             if isinstance(value, bytes):
@@ -352,7 +357,7 @@ class Source:
         if all(is_blank(text) for text in texts):
             # The words of the template alone would give every empty row the same vector.
             return Row(entry_id, "")
-        by_column = dict(zip(self._columns, texts, strict=True))
+        by_column = dict(zip(self.columns, texts, strict=True))
         return Row(entry_id, _PLACEHOLDER.sub(lambda m: by_column[m.group(1)], self._template))
 
 

@@ -1,7 +1,7 @@
 """SQL functions: every ``llm_embed…`` name, what it accepts and how it is registered.
 
-Layer 10: imports ``compat``, ``errors``, ``executor``, ``models``, ``query_embeddings``,
-``registry``, ``server`` and ``sql_vectors``.
+Layer 10: imports ``budgets``, ``compat``, ``errors``, ``executor``, ``models``,
+``query_embeddings``, ``registry``, ``server`` and ``sql_vectors``.
 ``register(conn)`` serves any sqlite3 connection; ``prepare`` one of a Datasette. What a
 vector function answers is decided in ``sql_vectors``. A function must never hold its
 connection: SQLite holds the function, the garbage collector cannot see that, and the
@@ -18,12 +18,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from . import compat, sql_vectors
-from .errors import EmbedError, ProviderError, UnreadableTextError
+from .budgets import TRUSTED, Admission
+from .errors import EmbedError
 from .executor import current_call, reports_errors, wrap_executor
 from .models import EmbeddingModel, Item, Kind, is_blank
 from .query_embeddings import PROCESS_QUERIES, Limits, QueryEmbeddings
 from .registry import Registry, get_registry
-from .server import get_limits
+from .server import admit, check_content, get_limits
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -64,6 +65,9 @@ AGGREGATES: dict[str, tuple[int, Any]] = {
     "llm_embed_top": (4, sql_vectors.Top),
 }
 
+#: Says on what terms whoever runs the query may use a model, or that they may not.
+FindTerms = Callable[[EmbeddingModel], Admission]
+
 #: SQLite's own ``cache_size``, and ours: negative numbers are units of 1,024 bytes.
 SQLITE_CACHE_SIZE = -2_000
 PAGE_CACHE_SIZE = -4_000
@@ -76,6 +80,7 @@ def register(
     queries: QueryEmbeddings = PROCESS_QUERIES,
     limits: Callable[[], Limits] = Limits,
     find_time_limit: Callable[[], Callable[[], None] | None] | None = None,
+    find_terms: FindTerms = lambda model: TRUSTED,
     widen_page_cache: bool = True,
 ) -> None:
     """Register every SQL function on a connection of sqlite3, pysqlite3 or sqlite-utils.
@@ -90,10 +95,11 @@ def register(
         limits: returns how long an uncached embed may take; without limit by default.
         find_time_limit: returns what renews the time limit of the query that is running,
             or None if it has none.
+        find_terms: decides who may use a model; whoever runs a script may use any.
         widen_page_cache: whether to; SQLite reads the file for it.
     """
     find_registry = (lambda: registry) if isinstance(registry, Registry) else registry
-    embed = _embed_function(find_registry, queries, limits, find_time_limit)
+    embed = _embed_function(find_registry, queries, limits, find_time_limit, find_terms)
     for number_of_arguments in (2, 3):
         _create(conn, "llm_embed", number_of_arguments, embed)
     for name, (number_of_arguments, function) in VECTOR_FUNCTIONS.items():
@@ -142,6 +148,7 @@ def prepare(conn: sqlite3.Connection, datasette: Datasette) -> None:
         registry=lambda: get_registry(_alive(reference)),
         limits=lambda: get_limits(_alive(reference)),
         find_time_limit=compat.find_time_limit,
+        find_terms=lambda model: admit(_alive(reference), model),
     )
 
 
@@ -157,6 +164,7 @@ def _embed_function(
     queries: QueryEmbeddings,
     limits: Callable[[], Limits],
     find_time_limit: Callable[[], Callable[[], None] | None] | None,
+    find_terms: FindTerms = lambda model: TRUSTED,
 ) -> Callable[..., bytes | None]:
     """Return ``llm_embed`` for one connection."""
 
@@ -169,16 +177,18 @@ def _embed_function(
         side = read_kind(kind)
         if item is None:
             return None
+        terms = find_terms(model)
         found = queries.find(model, item, kind=side)
         if found is not None:
             return found
         bounds = limits()
-        _check_length(model, item, bounds)
-        _check_item(model, item)
+        check_content(model, item, terms, bounds)
         renew = find_time_limit() if find_time_limit is not None else None
         if renew is not None:
             _refuse_old_query(bounds)
-        blob = queries.embed(model, item, kind=side, limits=bounds)
+        blob = queries.embed(
+            model, item, kind=side, key=terms.key, limits=bounds, spend=terms.spend
+        )
         # The time the model took is not the query's, and without a call nobody knows how
         # often it was renewed.
         if renew is not None and current_call() is not None:
@@ -218,20 +228,6 @@ def read_content(content: Any) -> Item | None:
     return None if is_blank(text) else text
 
 
-def _check_length(model: EmbeddingModel, item: Item, limits: Limits) -> None:
-    """Refuse what would take gigabytes only to be counted in tokens.
-
-    Raises:
-        UnreadableTextError: the text is longer than a query may embed.
-    """
-    if limits.characters is not None and len(item) > limits.characters:
-        raise UnreadableTextError(
-            model.model_id,
-            f"the text is {len(item):,} characters long, and a query may embed at most "
-            f"{limits.characters:,}. Shorten it with substr()",
-        )
-
-
 def read_kind(kind: Any) -> Kind:
     """Return the third argument of ``llm_embed``.
 
@@ -246,10 +242,3 @@ def read_kind(kind: Any) -> Kind:
             if isinstance(kind, str)
             else "kind must be 'query' or 'document'"
         ) from None
-
-
-def _check_item(model: EmbeddingModel, item: Item) -> None:
-    try:
-        model.check_items([item])
-    except ValueError as error:
-        raise ProviderError(model.model_id, str(error)) from error

@@ -1,7 +1,7 @@
 """Collections as rows of SQLite: made, found, described, deleted.
 
-Layer 5: imports ``database``, ``entries``, ``errors``, ``models``, ``records`` and
-``schema``. A ``Store`` knows one connection; nothing here embeds anything. Its writing
+Layer 5: imports ``database``, ``entries``, ``errors``, ``models``, ``records``, ``schema`` and
+``watch_triggers``. A ``Store`` knows one connection; nothing here embeds anything. Its writing
 methods run inside a transaction that the caller has opened.
 """
 
@@ -23,12 +23,22 @@ from .errors import (
 )
 from .records import CollectionRecord, read_source
 from .schema import SEPARATE_FILE
+from .watch_triggers import drop_triggers
 
 #: Where the name of a collection is kept beside its id: table, column.
 _NAMED = (
     ("_embed_collections", "name"),
     ("_embed_jobs", "collection"),
     ("_embed_similarities", "collection"),
+)
+#: Tables of ours with rows of one collection.
+_KEPT_FOR_COLLECTIONS = (
+    "_embed_jobs",
+    "_embed_collections",
+    "_embed_warnings",
+    "_embed_generations",
+    "_embed_watches",
+    "_embed_changes",
 )
 
 
@@ -223,6 +233,7 @@ class Store(Entries):
             "delete from embeddings where collection_id = ?", (collection.id,)
         ).rowcount
         self.conn.execute("delete from collections where id = ?", (collection.id,))
+        drop_triggers(self.conn, collection.id)
         if schema.has_table(self.conn, "_embed_similarities"):
             # The table of pairs stays, as an ordinary one.
             self.conn.execute(
@@ -240,13 +251,11 @@ class Store(Entries):
                 " (select id from _embed_jobs where collection_id = ?)",
                 (collection.id,),
             )
-            for table in (
-                "_embed_jobs",
-                "_embed_collections",
-                "_embed_warnings",
-                "_embed_generations",
-            ):
-                self.conn.execute(f"delete from {table} where collection_id = ?", (collection.id,))
+            for table in _KEPT_FOR_COLLECTIONS:
+                if schema.has_table(self.conn, table):  # an earlier version made fewer
+                    self.conn.execute(
+                        f"delete from {table} where collection_id = ?", (collection.id,)
+                    )
             schema.drop_unused_triggers(self.conn)
         return int(deleted)
 

@@ -83,3 +83,44 @@ def make_datasette() -> Callable[..., Datasette]:
         return Datasette(files, memory=not files, **configured, **options)
 
     return make
+
+
+@pytest.fixture
+def make_api_site(
+    make_datasette: Callable[..., Datasette],
+    add_plugin: Callable[[Any], None],
+    counting_model: CountingModel,
+    tmp_path: Path,
+) -> Iterator[Callable[..., Any]]:
+    """Make a site over ``data.db`` that takes actors from a header, and end its jobs."""
+    from tests.api_site import EDITOR, HeaderActor, Site, make_file, site_config
+
+    add_plugin(HeaderActor())
+    made: list[Site] = []
+
+    def make(
+        *, is_immutable: bool = False, settings: Any = None, config: Any = None, **site: Any
+    ) -> Site:
+        path = tmp_path / "data.db"
+        if not path.exists():
+            make_file(path)
+        datasette = make_datasette(
+            [] if is_immutable else [str(path)],
+            immutables=[str(path)] if is_immutable else (),
+            config={"allow_create": EDITOR, **(config or {})},
+            site={**site_config(), **site},
+            settings=settings,
+        )
+        datasette.root_enabled = True  # as `--root` does on 1.0
+        made.append(Site(datasette, path))
+        return made[-1]
+
+    yield make
+    for site in made:
+        site.stop()
+
+
+@pytest.fixture
+def api_site(make_api_site: Callable[..., Any]) -> Any:
+    """A site with ``posts``, which is public, and ``secrets``, which is not."""
+    return make_api_site()

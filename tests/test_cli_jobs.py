@@ -74,7 +74,7 @@ def test_jobs_database_as_an_option_or_in_the_environment(db, monkeypatch):
     assert query(db, "select status from _embed_jobs where id = 2") == [("cancelled",)]
 
 
-@pytest.mark.parametrize("command", ["show", "cancel"])
+@pytest.mark.parametrize("command", ["show", "cancel", "pause", "resume", "retry"])
 def test_jobs_id_that_is_no_number_is_wrong_usage(db, command):
     """In click's words."""
     for arguments in ((db, "first"), ("first", "-d", db)):
@@ -110,7 +110,7 @@ def test_jobs_process_gone_shown_as_interrupted(db):
         said = embed("jobs", *command)
         assert "interrupted" in said.stdout and "running" not in said.stdout
         assert said.stderr == (
-            "interrupted: its process is gone. Run the same command again, or sync, to go on.\n"
+            "interrupted: its process is gone. Run the same command again, sync, or jobs resume.\n"
         )
     found = json.loads(embed("jobs", "show", db, "2", "--json").stdout)
     assert found["status"] == "interrupted"
@@ -131,15 +131,99 @@ def test_jobs_cancel_unfinished_job_ends_it(db):
     assert refused("jobs", "cancel", db, "9") == f"{db}: has no job 9. Jobs: 2, 1"
 
 
-def test_jobs_cancel_running_job_says_when_it_stops(db):
-    """The process that runs it is not killed."""
+@pytest.fixture
+def running(db):
+    """The second job of the file, running in another process that is alive."""
     execute(
         db,
-        f"update _embed_jobs set status = 'running', owner = '{owner_name()}',"
+        f"update _embed_jobs set status = 'running', owner = '{owner_name()}', epoch = 5,"
         f" heartbeat_at = '{now()}' where id = 2",
     )
-    assert "running" in embed("jobs", "list", db).stdout
-    assert "Its process stops at its next batch." in embed("jobs", "cancel", db, "2").stderr
+    return db
+
+
+def state(db, job_id=2):
+    """Return status and request of a job."""
+    return query(db, "select status, request from _embed_jobs where id = ?", (job_id,))[0]
+
+
+def test_jobs_cancel_running_job_asks_its_process_then_forces_it(running):
+    """The process that runs it is not killed; it stores the batch in flight."""
+    assert "running" in embed("jobs", "list", running).stdout
+    said = embed("jobs", "cancel", running, "2").stderr
+    assert said == "Job 2 of 'docs' ends after the batch in flight.\n"
+    assert state(running) == ("running", "cancel")
+    assert "request: cancel" in embed("jobs", "show", running, "2").stdout
+    said = embed("jobs", "cancel", running, "2").stderr
+    assert said == "Cancelled job 2 of 'docs'. What it has embedded is kept.\n"
+    assert state(running) == ("cancelled", None)
+
+
+def test_jobs_pause_and_resume_of_running_job_ask_and_withdraw(running):
+    """Nothing is started here for a job that another process runs."""
+    said = embed("jobs", "pause", running, "2").stderr
+    assert said == "Job 2 of 'docs' pauses after the batch in flight.\n"
+    assert state(running) == ("running", "pause")
+    said = embed("jobs", "resume", running, "2").stderr
+    assert said == "Job 2 of 'docs' goes on: it had not paused yet.\n"
+    assert state(running) == ("running", None)
+    assert "Job 2 is running: it need not be resumed" in refused(
+        "jobs", "resume", running, "2", files=[running]
+    )
+
+
+def test_jobs_resume_paused_job_runs_it_here(db, counting_model):
+    """The same job comes to its end, and embeds what is missing."""
+    execute(
+        db,
+        "update _embed_jobs set status = 'pending' where id = 2",
+        "insert into docs values (5, 'five')",
+    )
+    assert embed("jobs", "pause", db, "2").stderr == "Paused job 2 of 'docs'.\n"
+    calls = len(counting_model.calls)
+    embed("jobs", "resume", db, "2")
+    assert counting_model.calls[calls:] == [["five"]]
+    assert query(db, "select id, status from _embed_jobs order by id") == [
+        (1, "finished"),
+        (2, "finished"),
+    ]
+    assert "Job 2 is finished: there is nothing to resume" in refused(
+        "jobs", "resume", db, "2", files=[db]
+    )
+    assert "Job 2 is finished: there is nothing to pause" in refused(
+        "jobs", "pause", db, "2", files=[db]
+    )
+
+
+def test_jobs_retry_embeds_the_failures_only(db, counting_model):
+    """Other rows that are missing stay missing, and other rows that are gone stay there."""
+    execute(db, "insert into docs values (3, x'00')")
+    embed("create", db, "docs")
+    execute(
+        db,
+        "update docs set body = 'three' where id = 3",
+        "insert into docs values (6, 'six')",
+        "delete from docs where id = 1",
+    )
+    calls = len(counting_model.calls)
+    embed("jobs", "retry", db, "3")
+    assert counting_model.calls[calls:] == [["three"]]
+    ids = query(db, "select id from embeddings order by id")
+    assert ids == [("1",), ("2",), ("3",), ("4",)]
+    assert query(db, "select action, status from _embed_jobs where id = 4") == [
+        ("retry", "finished")
+    ]
+    assert query(db, "select count(*) from _embed_failures") == [(0,)]
+    assert "Job 3 is finished: it has no failures to retry" in refused(
+        "jobs", "retry", db, "3", files=[db]
+    )
+
+
+def test_jobs_retry_beside_an_unfinished_job_refused(db):
+    """One job of a collection at a time."""
+    execute(db, "update _embed_jobs set status = 'paused' where id = 2")
+    error = refused("jobs", "retry", db, "1", files=[db])
+    assert error == "Job 2 is paused: let it come to its end first, or cancel it"
 
 
 def test_jobs_foreign_tables_refused(tmp_path):

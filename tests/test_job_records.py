@@ -11,15 +11,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from datasette_embed import job_records
+from datasette_embed import job_rows
 from datasette_embed.database import open_database
-from datasette_embed.errors import JobStateError
+from datasette_embed.errors import ConfigError, JobNotFoundError, JobStateError
 from datasette_embed.job_records import (
     LEASE_SECONDS,
-    Failure,
     JobCounts,
     JobRecords,
     JobStatus,
+    Request,
     owner_name,
 )
 from datasette_embed.schema import ensure_schema
@@ -164,7 +164,7 @@ def test_claim_running_owner_dead_or_lease_over_taken(
         parent=os.getppid(),
         dead=dead_process,
         own=os.getpid(),
-        token=job_records._PROCESS_TOKEN,
+        token=job_rows._PROCESS_TOKEN,
         huge=10**30,
     )
     conn.execute("update _embed_jobs set owner = ?, heartbeat_at = ?", (owner, moment(heartbeat)))
@@ -198,34 +198,6 @@ def test_checkpoint_no_longer_ours_refused(conn, records, change):
         records.end(claim, JobStatus.FINISHED, JobCounts())
 
 
-def test_failures_attempts_counted_and_forgotten(records):
-    """One row a failing entry; attempts go on in the next job; other collections stay."""
-    first, second = (records.create(7, "docs", "m") for _ in range(2))
-    other = records.create(8, "other", "m")
-    records.record_failures(first.id, [Failure("b", "first", b"1"), Failure("a", "x")])
-    records.record_failures(second.id, [Failure("b", "second", b"2")])
-    records.record_failures(other.id, [Failure("b", "other")])
-    assert records.list_failures(first.id) == [("a", "x", 1), ("b", "first", 1)]
-    assert records.list_failures(second.id) == [("b", "second", 2)]
-    assert records.known_failures(7) == {("b", b"1"), ("b", b"2")}
-    records.forget_failures(second, ["b", "never recorded"])
-    assert records.list_failures(first.id) == []
-    assert records.list_failures(second.id) == [("b", "second", 2)]
-    assert records.list_failures(other.id) == [("b", "other", 1)]
-
-
-def test_cancel_unfinished_ends_others_refused(records):
-    """A job that is cancelled is done with, and its owner may not write any more."""
-    job = records.create(1, "docs", "m")
-    claim = records.claim(job, 10)
-    assert records.cancel(job.id).status is JobStatus.CANCELLED
-    with pytest.raises(JobStateError, match="cancelled"):
-        records.checkpoint(claim, JobCounts())
-    for job_id in (job.id, 99):
-        with pytest.raises(JobStateError, match="nothing to cancel"):
-            records.cancel(job_id)
-
-
 def test_claim_of_a_job_that_goes_on_adds_to_its_counts(records):
     """What was paid for before an interruption is still in the row."""
     job = records.create(1, "docs", "m")
@@ -244,23 +216,157 @@ def test_list_jobs_newest_first(records):
     assert [job.collection for job in records.list_jobs()] == ["c", "b", "a"]
 
 
-def test_record_failures_name_that_is_no_text_is_recorded(conn, records):
-    """Such is the name of a file from an old disk; it must not end the whole run."""
+@pytest.fixture
+def running(records):
+    """A job of another process that is alive: its claim."""
+    return records.claim(records.create(1, "docs", "m"), 10)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "status"),
+    [("pause", Request.PAUSE, JobStatus.PAUSED), ("cancel", Request.CANCEL, JobStatus.CANCELLED)],
+)
+def test_request_of_running_job_stands_until_its_process_sees_it(
+    records, running, method, request_, status
+):
+    """The checkpoint that stores the batch in flight succeeds, and tells what is asked."""
+    asked = getattr(records, method)(running.job_id)
+    assert (asked.status, asked.request) == (JobStatus.RUNNING, request_)
+    assert records.checkpoint(running, JobCounts(embedded=3)) is request_
+    records.end(running, status, JobCounts(embedded=3), "asked")
+    ended = records.find_job(running.job_id)
+    assert (ended.status, ended.request, ended.counts.embedded) == (status, None, 3)
+
+
+@pytest.mark.parametrize("method", ["pause", "cancel"])
+def test_request_of_waiting_or_abandoned_job_done_at_once(conn, records, method):
+    """Nobody is there who would do it later; a process that wakes up may not write."""
+    expected = {"pause": JobStatus.PAUSED, "cancel": JobStatus.CANCELLED}[method]
+    waiting = records.create(1, "docs", "m")
+    ended = getattr(records, method)(waiting.id)
+    assert (ended.status, ended.request, ended.owner) == (expected, None, None)
+    claim = records.claim(records.create(1, "docs", "m"), 1)
+    conn.execute("update _embed_jobs set heartbeat_at = ?", (moment(-1 - LEASE_SECONDS),))
+    assert getattr(records, method)(claim.job_id).status is expected
+    with pytest.raises(JobStateError, match=f"is {expected}: another process has taken it over"):
+        records.checkpoint(claim, JobCounts())
+
+
+def test_cancel_twice_forces_it(records, running):
+    """The second time the job ends, and its process may not write any more."""
+    records.cancel(running.job_id)
+    ended = records.cancel(running.job_id)
+    assert (ended.status, ended.reason) == (JobStatus.CANCELLED, "cancelled on request")
+    with pytest.raises(JobStateError, match="cancelled"):
+        records.checkpoint(running, JobCounts())
+    with pytest.raises(JobStateError, match="is cancelled: there is nothing to cancel"):
+        records.cancel(running.job_id)
+
+
+def test_pause_of_job_being_cancelled_refused(records, running):
+    """A cancel is not softened by a later pause."""
+    records.cancel(running.job_id)
+    with pytest.raises(JobStateError, match="it is being cancelled"):
+        records.pause(running.job_id)
+    assert records.find_job(running.job_id).request is Request.CANCEL
+
+
+def test_resume_withdraws_a_pause_and_revives_what_stopped(conn, records, running):
+    """Running: the request goes. Paused, failed, abandoned: pending. Ended: refused."""
+    with pytest.raises(JobStateError, match="it need not be resumed"):
+        records.resume(running.job_id)
+    records.pause(running.job_id)
+    assert records.resume(running.job_id).request is None
+    assert records.checkpoint(running, JobCounts()) is None
+    for status in ("paused", "failed", "pending", "running"):
+        conn.execute("update _embed_jobs set status = ?, owner = null", (status,))
+        assert records.resume(running.job_id).status is JobStatus.PENDING
+    for status in ("finished", "cancelled"):
+        conn.execute("update _embed_jobs set status = ?", (status,))
+        with pytest.raises(JobStateError, match=f"is {status}: there is nothing to resume"):
+            records.resume(running.job_id)
+
+
+@pytest.mark.parametrize("status", ["paused", "failed", "finished", "cancelled"])
+def test_pause_of_job_that_neither_runs_nor_waits_refused(conn, records, status):
+    """There is nothing to pause, and the row stays."""
     job = records.create(1, "docs", "m")
-    records.record_failures(job.id, [Failure("caf\udce9.txt", "file caf\udce9.txt")])
-    assert records.list_failures(job.id) == [("caf\\udce9.txt", "file caf\\udce9.txt", 1)]
+    conn.execute("update _embed_jobs set status = ?", (status,))
+    with pytest.raises(JobStateError, match=f"is {status}: there is nothing to pause"):
+        records.pause(job.id)
+    assert records.find_job(job.id).status.value == status
 
 
-def test_forget_healed_drops_only_what_has_a_vector_of_that_content(conn, records):
-    """Of another collection, of another content and without a content: all stay."""
-    job, other = records.create(1, "docs", "m"), records.create(2, "other", "m")
-    failures = [Failure("healed", "no", b"h"), Failure("edited", "no", b"old"), Failure("x", "no")]
-    for each in (job, other):
-        records.record_failures(each.id, failures)
+@pytest.mark.parametrize("method", ["pause", "resume", "cancel", "get_job"])
+def test_unknown_job_is_not_found(records, method):
+    """Which is not the same as a wrong state."""
+    with pytest.raises(JobNotFoundError, match="no job 99"):
+        getattr(records, method)(99)
+
+
+def test_claim_in_a_state_that_was_not_expected_refused(records):
+    """A job that was paused or ended since it was queued is not run."""
+    job = records.create(1, "docs", "m")
+    records.pause(job.id)
+    with pytest.raises(JobStateError, match="is paused: it is not to be run"):
+        records.claim(job, 1, (JobStatus.PENDING, JobStatus.RUNNING))
+    records.cancel(job.id)
+    with pytest.raises(JobStateError, match="is cancelled: it is not to be run"):
+        records.claim(job, 1)
+    assert records.find_job(job.id).epoch == 0
+
+
+def test_fail_and_note_only_in_the_state_that_was_seen(records):
+    """What could not begin says why; what somebody else took is theirs."""
+    job = records.create(1, "docs", "m")
+    records.note(job, "waits for a model")
+    assert records.find_job(job.id).reason == "waits for a model"
+    claim = records.claim(job, 1)
+    with pytest.raises(JobStateError, match="somebody else has taken it"):
+        records.fail(job, "no such table")
+    records.note(job, "late")
+    assert records.find_job(job.id).reason is None
+    records.end(claim, JobStatus.PAUSED, JobCounts())
+    failed = records.fail(records.find_job(job.id), "no such table")
+    assert (failed.status, failed.reason) == (JobStatus.FAILED, "no such table")
+
+
+def test_create_keeps_who_asked_for_what(conn, records):
+    """Options come back as an object; those that are none as nothing."""
+    job = records.create(1, "docs", "m", action="sync", options={"remove": True}, actor="ann")
+    assert (job.action, job.options, job.actor) == ("sync", {"remove": True}, "ann")
+    assert records.set_signature(job, "abc").signature == "abc"
+    for stored in ("[1]", "{", "\udcff".encode("utf-8", "surrogatepass"), "[" * 100_000, 7):
+        conn.execute("update _embed_jobs set options = ?, request = 'dance'", (stored,))
+        found = records.find_job(job.id)
+        assert (found.options, found.request) == ({}, None)
+
+
+def test_reading_file_of_an_earlier_version(conn, records):
+    """Its table lacks the later columns; it may be read-only, so nothing is added."""
+    for column in ("action", "options", "request", "actor", "signature"):
+        conn.execute(f"alter table _embed_jobs drop column {column}")
     conn.execute(
-        "insert into embeddings (collection_id, id, embedding, content_hash)"
-        " values (1, 'healed', x'00', x'68'), (1, 'edited', x'00', x'6e'), (1, 'x', x'00', x'78')"
+        "insert into _embed_jobs (collection, model_id, status, created_at)"
+        " values ('docs', 'm', 'paused', 'then')"
     )
-    records.forget_healed(records.create(1, "docs", "m"))
-    assert [entry_id for entry_id, _, _ in records.list_failures(job.id)] == ["edited", "x"]
-    assert len(records.list_failures(other.id)) == 3
+    job = records.list_jobs()[0]
+    assert (job.status, job.action, job.options, job.actor) == (JobStatus.PAUSED, None, {}, None)
+
+
+@pytest.mark.parametrize(("value", "is_alive"), [("100", True), ("10", False), ("", True)])
+def test_lease_from_the_environment(conn, records, monkeypatch, value, is_alive):
+    """Silent for 50 seconds: gone or not, as the environment says."""
+    monkeypatch.setenv("DATASETTE_EMBED_LEASE_SECONDS", value)
+    job = records.create(1, "docs", "m")
+    records.claim(job, 1)
+    conn.execute("update _embed_jobs set heartbeat_at = ?", (moment(-50),))
+    assert records.find_job(job.id).is_abandoned is not is_alive
+
+
+@pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "inf"])
+def test_lease_that_is_no_number_refused(monkeypatch, value):
+    """The error names the variable."""
+    monkeypatch.setenv("DATASETTE_EMBED_LEASE_SECONDS", value)
+    with pytest.raises(ConfigError, match="DATASETTE_EMBED_LEASE_SECONDS: must be a number"):
+        job_rows.lease_seconds()

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datasette_embed import database, jobs
+from datasette_embed.chosen_rows import ChosenRows
 from datasette_embed.collection_setup import ensure_collection
 from datasette_embed.database import open_database, sqlite3
 from datasette_embed.errors import (
@@ -602,7 +603,7 @@ def test_run_read_only_target_refused(db, model):
         with pytest.raises((SourceError, sqlite3.Error), match="read-?only"):
             ensure_collection(conn, "a.db", "docs", model, source)
     run_job(db, model)
-    execute(db, "insert into docs values (20, 'new')")
+    execute(db, "insert into docs values (20, 'new')", "update _embed_jobs set status = 'paused'")
     with closing(open_database(db)) as source_conn, closing(open_database(db)) as conn:
         source = Source(source_conn, SourceSpec(table="docs", columns=("body",)), "a.db")
         record = Store(conn).get_collection("docs")
@@ -738,3 +739,126 @@ def test_run_collection_deleted_by_plain_sql_its_id_taken_by_another(db, other):
     assert query(db, "select id, name from collections") == [(1, other)]
     for table in ("embeddings", "_embed_jobs", "_embed_failures", "_embed_collections"):
         assert query(db, f"select * from {table}") == [], table
+
+
+# What is asked for in the file
+
+
+@pytest.fixture
+def asked(db):
+    """Make a model of three texts a call, and ask something of its job during the second."""
+
+    def make(request):
+        model = FailingModel(batch_size=3)
+        statement = f"update _embed_jobs set request = '{request}'"
+        model.after_call = lambda calls: calls == 2 and execute(db, statement)
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected_"),
+    [
+        ("pause", ("paused", "paused on request")),
+        ("cancel", ("cancelled", "cancelled on request")),
+    ],
+)
+def test_run_asked_in_the_file_ends_after_the_batch(db, asked, request_, expected_):
+    """What is in flight is paid for, so it is stored first."""
+    model = asked(request_)
+    outcome = run_job(db, model)
+    assert (outcome.status.value, outcome.reason) == expected_
+    assert job_row(db) == expected_
+    assert job_row(db, "request, owner, embedded") == (None, None, len(model.items))
+    assert len(stored(db)) == len(model.items) == 6
+    again = run_job(db, model)
+    assert (again.job.id == outcome.job.id) is (request_ == "pause")
+    assert sorted(model.items) == sorted(text for _, text in ROWS)
+
+
+def test_run_asked_something_unknown_goes_on(db, asked):
+    """A request of a later version, or a stranger's."""
+    assert run_job(db, asked("dance")).status is JobStatus.FINISHED
+    assert stored(db) == expected(ROWS)
+
+
+def test_run_asked_to_cancel_while_it_waits_for_the_model(db, model):
+    """A wait is cut into steps, and after each the file is looked at."""
+
+    class Impatient(PauseThatNeverWaits):
+        def wait(self, timeout=None):
+            execute(db, "update _embed_jobs set request = 'cancel'")
+            return super().wait(timeout)
+
+    pause = Impatient()
+    model.script = [busy(300)]
+    outcome = run_job(db, model, pause=pause)
+    assert (outcome.status, len(pause.waits), len(model.calls)) == (JobStatus.CANCELLED, 1, 1)
+    assert stored(db) == {}
+
+
+def test_run_stopped_to_go_on_by_itself_ends_pending(db):
+    """As on a server that is stopped; what the file asks for counts for more."""
+    model = FailingModel(batch_size=3)
+    pause = threading.Event()
+    model.after_call = lambda calls: calls == 2 and pause.set()
+
+    def run():
+        with closing(open_database(db)) as rows, closing(open_database(db, writable=True)) as conn:
+            source = Source(rows, SourceSpec(table="docs", columns=("body",)), str(db))
+            collection, job = ensure_collection(conn, str(db), "docs", model, source)
+            run = JobRun(conn, str(db), collection, job, source, model, pause=pause)
+            run.pause_status = JobStatus.PENDING
+            return run.run()
+
+    assert run() is JobStatus.PENDING
+    assert job_row(db, "status, reason, owner, finished_at, embedded") == (
+        "pending",
+        None,
+        None,
+        None,
+        6,
+    )
+    model.after_call = lambda calls: execute(db, "update _embed_jobs set request = 'cancel'")
+    pause.clear()
+    assert run() is JobStatus.CANCELLED
+
+
+# A source limited to some rows
+
+
+def run_chosen(db, model, only, *, remove=False):
+    """Embed some rows of the table, and return how that ended."""
+    with closing(open_database(db)) as rows, closing(open_database(db, writable=True)) as conn:
+        whole = Source(rows, SourceSpec(table="docs", columns=("body",)), str(db))
+        source = ChosenRows(whole, frozenset(only))
+        collection, job = ensure_collection(conn, str(db), "docs", model, source)
+        return JobRun(conn, str(db), collection, job, source, model, remove=remove).run()
+
+
+def test_run_chosen_rows_touches_nothing_else(db, model):
+    """Others that are missing, changed, gone or failing stay as they are."""
+    model.bad = {"text 1", "text 2"}
+    run_job(db, model)
+    model.bad = set()
+    execute(
+        db,
+        "update docs set body = 'new ' || id where id in (2, 3, 4)",
+        "delete from docs where id in (5, 6)",
+        "insert into docs values (20, 'new 20')",
+    )
+    calls = len(model.items)
+    assert run_chosen(db, model, {"2", "3", "5", "99"}, remove=True) is JobStatus.FINISHED
+    assert sorted(model.items[calls:]) == ["new 2", "new 3"]
+    rows = {n: text for n, text in ROWS if n not in (1, 5)}
+    assert stored(db) == expected({**rows, 2: "new 2", 3: "new 3"}.items())
+    assert [entry_id for entry_id, *_ in failures(db)] == ["1"]
+
+
+def test_run_chosen_rows_without_remove_keeps_what_is_gone(db, model):
+    """As for a whole source."""
+    run_job(db, model)
+    execute(db, "delete from docs where id = 5")
+    run_chosen(db, model, {"5"})
+    assert "5" in stored(db)

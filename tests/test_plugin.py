@@ -29,6 +29,7 @@ HOOKS = (
     "actor_from_request",
     "asgi_wrapper",
     "filters_from_request",
+    "hidden_search_tables",
     "hidden_tables",
     "permission_allowed",
     "permission_resources_sql",
@@ -43,7 +44,7 @@ HOOKS = (
     "track_event",
 )
 #: The hooks they implement: two of them say something about permissions in Datasette 0.65.
-IMPLEMENTED = set(HOOKS) - {"hidden_tables"}
+IMPLEMENTED = set(HOOKS) - {"hidden_search_tables", "hidden_tables"}
 
 
 async def query(datasette, sql, **params):
@@ -110,7 +111,7 @@ async def test_sql_model_fails_its_reason_is_shown_and_not_kept(make_datasette, 
     status, error = await query(datasette, "select llm_embed('count', 'x')")
     assert (status, error) == (
         400,
-        "internal error in llm_embed: RuntimeError. The server's log has the details",
+        "counting: the model failed (RuntimeError). The log says why",
     )
     counting_model.fails_with = None
     status, _ = await query(datasette, "select llm_embed_dimensions(llm_embed('count', 'x')) as d")
@@ -130,7 +131,9 @@ async def test_sql_model_written_for_llm_fails_its_words_are_for_the_log(
             raise RuntimeError(f"key sk-123 refused for {items}")
 
     add_plugin(ModelsPlugin((Foreign(), ())))
-    status, error = await query(make_datasette(), "select llm_embed('foreign', 'mine')")
+    status, error = await query(
+        make_datasette(config={"allow": {"foreign": True}}), "select llm_embed('foreign', 'mine')"
+    )
     assert (status, error) == (400, "foreign: the model failed (RuntimeError). The log says why")
     assert "foreign: RuntimeError: key sk-123 refused for ['mine']" in caplog.text
 

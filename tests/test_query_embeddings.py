@@ -6,12 +6,14 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from datasette_embed import query_embeddings
 from datasette_embed.errors import (
+    BudgetExceededError,
     BusyError,
     EmbedTimeoutError,
     InvalidVectorError,
@@ -158,7 +160,7 @@ def test_embed_same_slow_text_more_than_may_wait_busy(queries, gated):
     first = Caller(queries, gated, "dog")
     assert gated.started.wait(30)
     second = Caller(queries, gated, "dog")
-    wait_until(lambda: queries._waiting == 2)
+    wait_until(lambda: queries._waiting["sql"] == 2)
     with pytest.raises(BusyError, match="counting: embedding model is busy, retry in a moment"):
         queries.embed(gated, "dog", limits=PATIENT)
     with pytest.raises(BusyError, match="counting: embedding model is busy"):
@@ -166,7 +168,7 @@ def test_embed_same_slow_text_more_than_may_wait_busy(queries, gated):
     gated.gate.set()
     assert first.join().result == second.join().result is not None
     assert queries.embed(gated, "dog", limits=PATIENT) == first.result
-    assert queries._waiting == 0
+    assert queries._waiting["sql"] == 0
     assert gated.calls == [["dog"]]
 
 
@@ -261,10 +263,12 @@ def test_embed_model_fails_all_who_wait_are_told(queries, gated):
 
 @pytest.mark.parametrize("limits", [Limits(), PATIENT], ids=["script", "server"])
 def test_embed_models_own_timeout_is_not_ours(queries, model, limits):
-    """A TimeoutError of the provider is passed on as what it is."""
+    """A TimeoutError of the provider is the model's failure, not the end of our patience."""
     model.fails_with = TimeoutError("socket")
-    with pytest.raises(TimeoutError, match="^socket$"):
+    with pytest.raises(ProviderError, match="the model failed .TimeoutError.") as caught:
         queries.embed(model, "dog", limits=limits)
+    assert not isinstance(caught.value, EmbedTimeoutError)
+    assert caught.value.__cause__ is model.fails_with
 
 
 def test_embed_nan_is_refused_and_not_cached(queries, model, monkeypatch):
@@ -399,3 +403,49 @@ def test_embed_given_up_while_the_model_loads_process_ends_cleanly():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_embed_spend_only_for_what_is_computed(queries, model):
+    """What is cached costs nothing; what may not be spent is not computed, nor waited for."""
+    spent = []
+    queries.embed(model, "dog", spend=lambda: spent.append(1))
+    queries.embed(model, "dog", spend=lambda: spent.append(1))
+    assert spent == [1]
+
+    def refuse():
+        raise BudgetExceededError("texts", 1, 2)
+
+    with pytest.raises(BudgetExceededError, match="texts: 2 is over the limit of 1"):
+        queries.embed(model, "cat", spend=refuse)
+    assert model.calls == [["dog"]] and queries.waiting == 0
+    assert queries.embed(model, "dog", spend=refuse)
+    assert queries.embed(model, "cat")
+
+
+def test_embed_joined_computation_costs_one_call(queries, gated):
+    """Two who ask for one text at once pay once."""
+    spent = []
+    limits = Limits(timeout_seconds=30)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(queries.embed, gated, "a", limits=limits, spend=lambda: spent.append(1))
+        gated.started.wait(30)
+        second = pool.submit(
+            queries.embed, gated, "a", limits=limits, spend=lambda: spent.append(2)
+        )
+        wait_until(lambda: queries.waiting == 2)
+        gated.gate.set()
+        assert first.result() == second.result()
+    assert spent == [1]
+
+
+def test_embed_other_lane_is_not_counted(queries, gated):
+    """Web requests that wait leave SQL its places, for other models."""
+    with ThreadPoolExecutor() as pool:
+        web = Limits(timeout_seconds=30, concurrent=8, lane="web")
+        waiting = [pool.submit(queries.embed, gated, text, limits=web) for text in "abc"]
+        wait_until(lambda: queries._waiting["web"] == 3)
+        assert queries.waiting == 0
+        sql = Limits(timeout_seconds=30, concurrent=1)
+        assert queries.embed(CountingModel("other"), "x", limits=sql)
+        gated.gate.set()
+        assert all(future.result() for future in waiting)

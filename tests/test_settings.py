@@ -91,7 +91,7 @@ MODEL = {"provider": "sentence-transformers", "model": "x"}
         ({"warm_models": 3}, "warm_models", "a list of names, not 3"),
         ({"warm_models": ["a", 3]}, "warm_models[1]", "text that is not blank, not 3"),
         ({"models": 3}, "models", "a list of models, not int"),
-        ({"models": "x"}, "models", "that list as JSON"),
+        ({"models": "x"}, "models", "a list of models, or the same as JSON"),
         ({"models": ["x"]}, "models[0]", "an object with provider and model, not 'x'"),
         ({"models": [{**MODEL, "key": 1}]}, "models[0].key", "unknown key. Allowed: provider,"),
         ({"models": [MODEL, {"model": "x"}]}, "models[1].provider", "text that is not blank"),
@@ -177,3 +177,98 @@ def test_user_directory_environment_wins(user_directory_variable_unset, monkeypa
 def user_directory_variable_unset(monkeypatch):
     """As on a machine where nobody set it."""
     monkeypatch.delenv("DATASETTE_EMBED_USER_PATH")
+
+
+BLOCK = {"id": ["anna"]}
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({"allow": {"a": True, "b": BLOCK}}, {"a": True, "b": BLOCK}),
+        ({"allow": '{"a": true, "b": {"id": ["anna"]}}'}, {"a": True, "b": BLOCK}),
+        ({}, {}),
+    ],
+)
+def test_parse_settings_allow_as_block_or_json(config, found):
+    """A flat key can only be text."""
+    assert parse_settings(config, {}).allow == found
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"keys": {"openai": "sk-1", "unset": None, "empty": " "}},
+        {"keys_openai": " sk-1 "},
+        {"keys": '{"openai": "sk-1"}'},
+    ],
+)
+def test_parse_settings_keys_nested_flat_or_json(config):
+    """One that ``$env`` did not find is none."""
+    assert parse_settings(config, {}).keys == {"openai": "sk-1"}
+
+
+def test_parse_settings_keys_flat_beside_the_block():
+    """Different keys may come either way."""
+    config = {"keys": {"a": "1"}, "keys_b": "2"}
+    assert parse_settings(config, {}).keys == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [(True, True), ("false", False), ("TRUE", True), ("0", False)]
+)
+def test_parse_settings_boolean_or_text(value, found):
+    """The environment has only text."""
+    assert parse_settings({"resume_jobs": value}, {}).resume_jobs is found
+    environment = {"DATASETTE_EMBED_RESUME_JOBS": str(value)}
+    assert parse_settings({}, environment).resume_jobs is found
+
+
+def test_parse_settings_models_entry_may_say_who():
+    """On a site; the models file of a user has nobody to allow."""
+    [entry] = parse_settings({"models": [{**MODEL, "allow": BLOCK}]}, {}).models
+    assert entry.allow == BLOCK
+    with pytest.raises(ConfigError, match="unknown key"):
+        parse_model_entry({**MODEL, "allow": BLOCK}, "here")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"allow": 3}, "allow: must be an object of model: allow block, not 3"),
+        ({"allow": {"a": None}}, "allow.a: must be true, false or an allow block"),
+        ({"allow": {"a": "anna"}}, "allow.a: must be true, false or an allow block"),
+        ({"allow": "{"}, "or the same as JSON"),
+        ({"allow_create": 3}, "allow_create: must be true, false or an allow block"),
+        ({"resume_jobs": "perhaps"}, "resume_jobs: must be true or false, not 'perhaps'"),
+        ({"visitor_header": " "}, "visitor_header: must be text"),
+        ({"models": [{**MODEL, "allow": 3}]}, r"models\[0\].allow: must be true"),
+        ({"calls_per_request": 0}, "calls_per_request: must be a whole number of 1 or more"),
+    ],
+)
+def test_parse_settings_who_and_how_often_mistakes_said(config, message):
+    """A rule that cannot be read must not be taken for none."""
+    with pytest.raises(ConfigError, match=message):
+        parse_settings(config, {})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"keys": "sk-secret"},
+        {"keys": ["sk-secret"]},
+        {"keys": {"a": ["sk-secret"]}},
+        {"keys_a": {"b": "sk-secret"}},
+        {"keys": {"a": "sk-other"}, "keys_a": "sk-secret"},
+    ],
+)
+def test_parse_settings_keys_mistake_never_quotes_a_key(config):
+    """The message ends up in a log."""
+    with pytest.raises(ConfigError, match="key") as caught:
+        parse_settings(config, {})
+    assert "sk-" not in str(caught.value) and "sk-" not in repr(caught.value)
+
+
+def test_settings_repr_has_no_key():
+    """Nor does what a debugger prints."""
+    assert "sk-secret" not in repr(parse_settings({"keys": {"a": "sk-secret"}}, {}))

@@ -135,7 +135,7 @@ def test_llm_embed_text_of_megabytes_refused_before_it_is_read(registry):
         lambda: registry, QueryEmbeddings(), lambda: limits, None
     )
     connection.close()
-    with pytest.raises(UnreadableTextError, match="1,001 characters long.* at most 1,000"):
+    with pytest.raises(UnreadableTextError, match="1,001 characters long.* at most 1,000 here"):
         embed_function("count", "a" * 1_001)
     assert len(embed_function("count", "a" * 1_000)) > 0
 

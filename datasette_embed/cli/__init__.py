@@ -14,18 +14,22 @@ from typing import Any
 import click
 
 from ..errors import EmbedError
+from ..redaction import redacted
 from .output import visible
 
 #: command -> module that defines a click command of the same name (``-`` as ``_``).
 COMMANDS = {
     "create": "create",
     "sync": "sync",
+    "watch": "watch",
+    "unwatch": "watch",
     "search": "search",
     "similar": "similar",
     "similarities": "similarities",
     "cluster": "cluster",
     "collections": "collections",
     "models": "models",
+    "keys": "keys",
     "jobs": "jobs",
     "check": "check",
     "text": "text",
@@ -94,7 +98,7 @@ class LazyGroup(click.Group):
             sys.stdout.flush()
             return result
         except EmbedError as error:
-            raise click.ClickException(visible(error.detail)) from error
+            raise click.ClickException(visible(redacted(error.detail))) from error
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise

@@ -50,6 +50,13 @@ def names(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON")
+rows_from = click.option(
+    "--from",
+    "source_db",
+    type=click.Path(),
+    callback=not_empty,
+    help="The file that holds the rows",
+)
 yes = click.option("-y", "--yes", is_flag=True, help="Do not ask")
 
 

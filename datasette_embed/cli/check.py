@@ -13,10 +13,11 @@ from dataclasses import asdict
 import click
 
 from ..database import open_database, sqlite3, write_transaction
-from ..health import Problem, find_problems, mark_for_repair
+from ..health import NOT_NOTED, ORPHANED, WATCHED, Problem, find_problems, mark_for_repair
 from ..records import CollectionRecord
 from ..registry import get_registry
 from ..store import Store
+from ..watches import Watches
 from .arguments import as_json, database_and, reading, writing
 from .output import command_text, print_json, print_line, rows_text, say
 
@@ -28,7 +29,11 @@ _DELETE_ORPHANS = (
 
 @click.command()
 @database_and()
-@click.option("--repair", is_flag=True, help="Let the next sync embed unusable vectors again")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Let the next sync embed unusable vectors again, and remove what is left of watches",
+)
 @as_json
 def check(db: str, repair: bool, as_json: bool) -> None:
     """Look for vectors that cannot be used, missing models, lost sources and orphans.
@@ -48,12 +53,14 @@ def check(db: str, repair: bool, as_json: bool) -> None:
     if repair:
         with writing(db) as conn:
             mended = _mark(conn, db, [records[name] for name in _damaged(problems)])
+            orphans = _delete_orphans(conn, problems)
         problems = [p for p in problems if p.entries is None or p.collection not in mended]
+        problems = [p for p in problems if p not in orphans]
     for remedy in dict.fromkeys(text for p in problems for text in _remedies(db, p, records)):
         say(remedy)
     if problems:
         raise click.exceptions.Exit(1)
-    if not repair or not mended:
+    if not repair or not (mended or orphans):
         say(
             f"{db}: {len(records)} collection(s), no problems"
             if records
@@ -83,18 +90,34 @@ def _mark(conn: sqlite3.Connection, db: str, records: list[CollectionRecord]) ->
     return mended
 
 
+def _delete_orphans(conn: sqlite3.Connection, problems: list[Problem]) -> list[Problem]:
+    """Delete what is left of watches that serve no collection; return those problems."""
+    orphans = [p for p in problems if p.collection is None and p.message.endswith(ORPHANED)]
+    if orphans:
+        with write_transaction(conn):
+            Watches(conn).delete_orphans()
+        for problem in orphans:
+            say(f"Removed: {problem.message}")
+    return orphans
+
+
 def _remedies(db: str, problem: Problem, records: dict[str, CollectionRecord]) -> Iterator[str]:
     """Yield what to run against a problem, one line each."""
     name = problem.collection
     if name is None:
         # The other problems of the file say it themselves.
-        if problem.entries is not None:
+        if problem.message.endswith(ORPHANED):
+            yield f"To remove what is left of watches: {command_text('check', db, repair=True)}"
+        elif problem.entries is not None:
             yield f"To delete them: {shlex.join(['sqlite3', db, _DELETE_ORPHANS])}"
     elif problem.entries is not None:
         if records[name].source is None:
             yield f"{name}: embed these again with the tool that made them"
         else:
             yield f"To mend vectors: {command_text('check', db, repair=True)}"
+    elif problem.message.startswith((WATCHED, NOT_NOTED)):
+        yield f"To watch it from here: {command_text('watch', db, name)}"
+        yield f"To end its watch: {command_text('unwatch', db, name)}"
     elif problem.message.startswith("its model"):
         yield f"To add a model: {command_text('models register', 'sentence-transformers', 'NAME')}"
     elif problem.message.startswith("its rows"):

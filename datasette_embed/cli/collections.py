@@ -18,6 +18,7 @@ from ..records import CollectionRecord, EntryWarning
 from ..schema import has_collections
 from ..sources import SourceSpec
 from ..store import Store
+from ..watches import rename_watched
 from .arguments import as_json, database_and, reading, writing, yes
 from .exchange import export, import_
 from .jobs import status_text
@@ -126,7 +127,8 @@ def rename(db: str, old: str, new: str) -> None:
     with writing(db) as conn:
         with write_transaction(conn):
             store = Store(conn)
-            store.rename_collection(store.get_collection(old), new)
+            record = store.get_collection(old)
+            rename_watched(conn, record, store.rename_collection(record, new))
     say(f"Renamed '{old}' to '{new}'")
 
 

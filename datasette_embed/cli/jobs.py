@@ -5,17 +5,24 @@ Layer 10: the words around ``job_records``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import click
 
+from ..chosen_rows import ChosenRows
+from ..collection_setup import RETRY, make_retry
 from ..database import sqlite3, write_transaction
 from ..errors import SourceError
+from ..failure_records import FailureRecords
 from ..job_records import JobRecord, JobRecords, JobStatus
-from .arguments import as_json, database_and, reading, writing
-from .output import print_json, print_line, print_table, say
+from ..opened_sources import synced_source
+from ..schema import ensure_schema
+from ..store import Store
+from .arguments import as_json, database_and, reading, rows_from, writing, yes
+from .output import agreed, print_json, print_line, print_table, say
+from .run import run_collection
 
 
 @click.group()
@@ -61,7 +68,7 @@ def show(db: str, job_id: str, as_json: bool) -> None:
     number = _number(job_id)
     with reading(db) as conn:
         job = _get_job(conn, db, number)
-        failures = JobRecords(conn).list_failures(number)
+        failures = FailureRecords(conn).list_failures(number)
     described = _described(job)
     if as_json:
         described["failures"] = [
@@ -84,16 +91,97 @@ def show(db: str, job_id: str, as_json: bool) -> None:
 
 @jobs.command()
 @database_and("job_id")
-def cancel(db: str, job_id: str) -> None:
-    """End an unfinished job for good; what it has embedded is kept."""
+def pause(db: str, job_id: str) -> None:
+    """Pause a job; it can be resumed."""
     number = _number(job_id)
-    with writing(db) as conn:
-        job = _get_job(conn, db, number)
-        with write_transaction(conn):
-            JobRecords(conn).cancel(number)
-    say(f"Cancelled job {number} of '{job.collection}'. What it has embedded is kept.")
-    if job.status is JobStatus.RUNNING and not job.is_abandoned:
-        say("Its process stops at its next batch.")
+    job = _steer(db, number, JobRecords.pause)
+    if job.request:
+        say(f"Job {number} of '{job.collection}' pauses after the batch in flight.")
+    else:
+        say(f"Paused job {number} of '{job.collection}'.")
+
+
+@jobs.command()
+@database_and("job_id")
+def cancel(db: str, job_id: str) -> None:
+    """End an unfinished job for good; what it has embedded is kept.
+
+    A running job stores the batch in flight first. A second time, it ends at once.
+    """
+    number = _number(job_id)
+    job = _steer(db, number, JobRecords.cancel)
+    if job.request:
+        say(f"Job {number} of '{job.collection}' ends after the batch in flight.")
+    else:
+        say(f"Cancelled job {number} of '{job.collection}'. What it has embedded is kept.")
+
+
+@jobs.command()
+@database_and("job_id")
+@rows_from
+@yes
+def resume(db: str, job_id: str, source_db: str | None, yes: bool) -> None:
+    """Go on with a job that was paused, failed or was interrupted, here and now.
+
+    It asks before it reads rows of another file and before it costs money.
+    """
+    number = _number(job_id)
+    job = _steer(db, number, JobRecords.resume)
+    if job.status is JobStatus.RUNNING:
+        say(f"Job {number} of '{job.collection}' goes on: it had not paused yet.")
+    else:
+        _run(db, job, source_db, asks=not yes)
+
+
+@jobs.command()
+@database_and("job_id")
+@rows_from
+@yes
+def retry(db: str, job_id: str, source_db: str | None, yes: bool) -> None:
+    """Embed once more what the collection of a job could not embed, and nothing else."""
+    number = _number(job_id)
+    with writing(db) as conn, write_transaction(conn):
+        seen = _get_job(conn, db, number)
+        ensure_schema(conn, db)
+        job = make_retry(conn, seen)
+    _run(db, job, source_db, asks=not yes)
+
+
+def _steer(db: str, job_id: int, change: Callable[[JobRecords, int], JobRecord]) -> JobRecord:
+    """Do to a job what was asked, and return it as it is then.
+
+    Raises:
+        SourceError: there is no such job; it lists those there are.
+        JobStateError: it is in no state for that.
+    """
+    with writing(db) as conn, write_transaction(conn):
+        _get_job(conn, db, job_id)
+        ensure_schema(conn, db)
+        return change(JobRecords(conn), job_id)
+
+
+def _run(db: str, job: JobRecord, source_db: str | None, *, asks: bool) -> None:
+    """Run a job in the foreground.
+
+    Raises:
+        EmbedError: as ``run_collection``.
+        click.exceptions.Exit: 1, when it was paused.
+    """
+    with reading(db) as conn:
+        record = Store(conn).get_collection(job.collection)
+        failing = FailureRecords(conn).failing_ids(record.id)
+    with synced_source(db, record, source_db, agreed(record.name) if asks else None) as opened:
+        source = ChosenRows(opened, failing) if job.action == RETRY else opened
+        is_done = run_collection(
+            db,
+            record.name,
+            source,
+            remove=job.options.get("remove") is True,
+            asks=asks,
+            job_id=job.id,
+        )
+    if not is_done:
+        raise click.exceptions.Exit(1)
 
 
 def status_text(job: JobRecord) -> str:
@@ -103,7 +191,7 @@ def status_text(job: JobRecord) -> str:
 
 def _say_interrupted(jobs: Sequence[JobRecord]) -> None:
     if any(job.is_abandoned for job in jobs):
-        say("interrupted: its process is gone. Run the same command again, or sync, to go on.")
+        say("interrupted: its process is gone. Run the same command again, sync, or jobs resume.")
 
 
 def _number(job_id: str) -> int:
@@ -137,6 +225,6 @@ def _described(job: JobRecord) -> dict[str, Any]:
     counts = described.pop("counts")
     described["status"] = status_text(job)
     # The owner names a machine and the epoch is the engine's own business.
-    for private in ("owner", "epoch", "collection_id"):
+    for private in ("owner", "epoch", "collection_id", "signature"):
         described.pop(private)
     return {**described, **counts}

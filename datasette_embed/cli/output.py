@@ -1,6 +1,6 @@
 """How the commands print and ask: data on stdout, talk on stderr.
 
-Layer 10: imports click and ``errors``. No command belongs here.
+Layer 10: imports click, ``errors`` and ``redaction``. No command belongs here.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import shlex
 import shutil
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from ..errors import SourceError
+from ..redaction import redacted
 
 #: Kinds of characters (Unicode categories) that could move the cursor, end a line or
 #: send the terminal a command; and the marks that turn the direction of what follows.
@@ -26,7 +27,7 @@ _DIRECTIONS = {chr(code) for span in ((0x202A, 0x202F), (0x2066, 0x206A)) for co
 
 def say(message: str) -> None:
     """Print a line for the person at the terminal, on stderr."""
-    click.echo("\n".join(map(visible, message.split("\n"))), err=True)
+    click.echo("\n".join(map(visible, redacted(message).split("\n"))), err=True)
 
 
 def is_terminal() -> bool:
@@ -48,6 +49,16 @@ def confirm(subject: str, question: str) -> None:
             f"without asking: {question}",
         )
     click.confirm(visible(question), abort=True, err=True)
+
+
+def agreed(name: str) -> Callable[[str], bool]:
+    """Return what asks about a collection, and ends the command when the answer is no."""
+
+    def ask(question: str) -> bool:
+        confirm(f"collection '{name}'", question)
+        return True
+
+    return ask
 
 
 def command_text(command: str, *arguments: Any, **options: Any) -> str:

@@ -44,7 +44,7 @@ def run_collection(
         options: the fields of ``RunOptions``.
 
     Returns:
-        Whether it came to its end; if not, the model kept failing and the job is paused.
+        Whether it came to its end; if not, the model kept failing, or somebody asked for it.
 
     Raises:
         EmbedError: nothing was changed, or the job's row says how far it came.
@@ -81,6 +81,9 @@ def _end(run: JobRun, status: JobStatus) -> bool:
         say(f"Paused{': ' + run.reason if run.reason else ''}. Run the same command to go on.")
         if run.pause.is_set():
             raise click.exceptions.Exit(1)
+        return False
+    if status is JobStatus.CANCELLED:
+        say("Cancelled. What it has embedded is kept.")
         return False
     say(f"Search it: {command_text('search', run.path, run.collection.name, 'some words')}")
     return True

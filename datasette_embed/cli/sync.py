@@ -9,22 +9,16 @@ from __future__ import annotations
 import click
 
 from ..errors import EmbedError
-from ..opened_sources import Confirm, syncable, synced_source
+from ..opened_sources import syncable, synced_source
 from ..records import CollectionRecord
-from .arguments import database_and, not_empty, yes
-from .output import confirm, say
+from .arguments import database_and, rows_from, yes
+from .output import agreed, say
 from .run import run_collection
 
 
 @click.command()
 @database_and("[collections...]")
-@click.option(
-    "--from",
-    "source_db",
-    type=click.Path(),
-    callback=not_empty,
-    help="The file that holds the rows",
-)
+@rows_from
 @click.option("--keep-removed", is_flag=True, help="Keep entries whose row is gone")
 @yes
 def sync(
@@ -57,15 +51,5 @@ def _sync(
         EmbedError: as ``run_collection``.
         click.Abort: the answer to a question was no.
     """
-    with synced_source(db, record, source_db, _agreed(record) if asks else None) as source:
+    with synced_source(db, record, source_db, agreed(record.name) if asks else None) as source:
         return run_collection(db, record.name, source, remove=remove, asks=asks)
-
-
-def _agreed(record: CollectionRecord) -> Confirm:
-    """Return what asks on the terminal, and ends the command when the answer is no."""
-
-    def ask(question: str) -> bool:
-        confirm(f"collection '{record.name}'", question)
-        return True
-
-    return ask

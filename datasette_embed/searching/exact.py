@@ -62,6 +62,7 @@ class Query:
         if not vectors.blob_is_usable(blob):
             raise InvalidVectorError("the vector is zero, or has NaN or infinity in it")
         self.blob = blob
+        self.collection_id = collection.id
         self.is_dot = collection.metric == "dot"
 
     @property

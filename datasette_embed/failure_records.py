@@ -1,0 +1,111 @@
+"""Failures as rows of the database: what a job could not embed, and why.
+
+Layer 6: imports ``database`` and ``job_rows``. A failure stays until its row has been
+embedded, has changed or is gone, so that only failures can be tried again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from .database import sqlite3
+from .job_rows import Failure, JobRecord
+
+
+class FailureRecords:
+    """The failures of one file. Writing methods run inside the caller's transaction."""
+
+    def __init__(self, conn: sqlite3.Connection) -> None:
+        self.conn = conn
+
+    def record_failures(self, job_id: int, failures: Sequence[Failure]) -> None:
+        """Record failures, counting the attempts of all jobs of the collection."""
+        self.conn.executemany(
+            "insert or replace into _embed_failures"
+            " (job_id, entry_id, content_hash, message, attempts) select ?, ?, ?, ?,"
+            " 1 + coalesce(max(f.attempts), 0) from _embed_failures as f where f.entry_id = ?"
+            " and f.job_id in (select other.id from _embed_jobs as other join _embed_jobs as this"
+            " on this.collection_id = other.collection_id where this.id = ?)",
+            [
+                (job_id, entry_id, failure.content_hash, message, entry_id, job_id)
+                for failure in failures
+                for entry_id, message in [map(_storable, (failure.entry_id, failure.message))]
+            ],
+        )
+
+    def known_failures(self, collection_id: int) -> set[tuple[str, bytes]]:
+        """Return (entry id, content hash) of what could not be embedded before."""
+        rows = self.conn.execute(
+            "select f.entry_id, f.content_hash from _embed_failures as f join _embed_jobs as j"
+            " on j.id = f.job_id where j.collection_id = ? and f.content_hash is not null",
+            (collection_id,),
+        )
+        return set(rows.fetchall())
+
+    def forget_healed(self, job: JobRecord) -> None:
+        """Drop the failures of the job's collection whose content has a vector by now."""
+        self.conn.execute(
+            "delete from _embed_failures where job_id in"
+            " (select id from _embed_jobs where collection_id = ?) and exists (select 1"
+            " from embeddings as e where e.collection_id = ? and e.id = entry_id"
+            " and e.content_hash = _embed_failures.content_hash)",
+            (job.collection_id, job.collection_id),
+        )
+
+    def forget_failures(
+        self,
+        job: JobRecord,
+        still_failing: Iterable[str],
+        *,
+        among: Iterable[str] | None = None,
+    ) -> None:
+        """Drop every recorded failure of the job's collection that this job did not meet.
+
+        Args:
+            among: only those of these entries; None for all.
+        """
+        limit, parameters = "", []
+        if among is not None:
+            limit = " and entry_id in (select value from json_each(?))"
+            parameters = [json.dumps(sorted(among))]
+        self.conn.execute(
+            "delete from _embed_failures where job_id != ? and job_id in"
+            f" (select id from _embed_jobs where collection_id = ?){limit}",
+            (job.id, job.collection_id, *parameters),
+        )
+        self.conn.execute(
+            "delete from _embed_failures where job_id = ?"
+            f" and entry_id not in (select value from json_each(?)){limit}",
+            (job.id, json.dumps(sorted(still_failing)), *parameters),
+        )
+
+    def failing_ids(self, collection_id: int) -> frozenset[str]:
+        """Return the ids of the entries of a collection that could not be embedded."""
+        rows = self.conn.execute(
+            "select entry_id from _embed_failures where job_id in"
+            " (select id from _embed_jobs where collection_id = ?)",
+            (collection_id,),
+        )
+        return frozenset(entry_id for (entry_id,) in rows)
+
+    def list_failures(
+        self, job_id: int, *, after: str | None = None, limit: int | None = None
+    ) -> list[tuple[str, str, int]]:
+        """Return (entry id, message, attempts) of a job's failures, by id.
+
+        Args:
+            after: only those behind this id.
+            limit: at most so many.
+        """
+        rows = self.conn.execute(
+            "select entry_id, message, attempts from _embed_failures where job_id = ?"
+            " and (? is null or entry_id > ?) order by entry_id limit ?",
+            (job_id, after, after, -1 if limit is None else limit),
+        )
+        return [(entry_id, message, attempts) for entry_id, message, attempts in rows]
+
+
+def _storable(text: str) -> str:
+    """Return a text that SQLite takes; a file's name may hold bytes that are no text."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

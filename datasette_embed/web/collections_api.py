@@ -1,0 +1,177 @@
+"""Collections API: the collections of a site or a database; one shown, renamed, deleted.
+
+Layer 11: imports ``access``, ``compat``, ``errors``, ``runner`` and ``store``. How a collection is
+made and kept up to date is in ``making_api``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from datasette import Forbidden
+
+from .. import access, compat, runner
+from ..database import sqlite3, translated, write_transaction
+from ..errors import JobStateError, ReadOnlyDatabaseError, SourceError
+from ..job_records import JobRecords
+from ..job_rows import JobStatus
+from ..records import CollectionRecord
+from ..store import Store
+from ..watches import rename_watched
+from .descriptions import (
+    collection_url,
+    database_url,
+    describe_collection,
+    describe_job,
+    describe_source,
+    read_facts,
+)
+from .fields import Fields
+from .http import Answer, RequestError, json_view, read_json, require_method
+from .lookup import collection_of, database_of, read, require_create
+
+if TYPE_CHECKING:
+    from datasette import Request
+    from datasette.app import Datasette
+    from datasette.database import Database
+
+#: Collections of one answer.
+DEFAULT_NUMBER, MOST_NUMBER = 100, 1_000
+
+
+@json_view
+async def site_view(request: Request, datasette: Datasette) -> Answer:
+    """Return the collections of every database, as far as the actor may see them."""
+    require_method(request, "GET")
+    if not await compat.may_view_instance(datasette, request.actor):
+        raise Forbidden("You may not view this site")
+    collections: list[dict[str, Any]] = []
+    unreadable, truncated = [], []
+    for database in list(datasette.databases.values()):
+        if not await compat.may_view_database(datasette, request.actor, database.name):
+            continue
+        try:
+            found, following = await _listed(request, datasette, database, MOST_NUMBER)
+        except SourceError:
+            unreadable.append(database.name)  # the others are still there
+            continue
+        collections += found
+        if following is not None:
+            truncated.append(database.name)
+    return {"collections": collections, "unreadable": unreadable, "truncated": truncated}
+
+
+@json_view
+async def database_view(request: Request, datasette: Datasette) -> Answer:
+    """Return the collections of one database by name, as far as the actor may see them."""
+    require_method(request, "GET")
+    database = await database_of(request, datasette)
+    fields = Fields.of_query(request)
+    number = fields.integer("number", DEFAULT_NUMBER, most=MOST_NUMBER)
+    listed, following = await _listed(request, datasette, database, number, fields.text("after"))
+    answer: dict[str, Any] = {
+        "database": database.name,
+        "collections": listed,
+        "next": following,
+        "may_create": await access.may_create(datasette, request.actor, database.name),
+    }
+    if answer["may_create"]:
+        answer["urls"] = {
+            name: database_url(datasette, database.name, f"/{page}")
+            for name, page in (("new", "new"), ("estimate", "estimate"), ("jobs", "jobs.json"))
+        }
+    return answer
+
+
+async def _listed(
+    request: Request,
+    datasette: Datasette,
+    database: Database,
+    number: int,
+    after: str | None = None,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Return so many collections behind a name, and the name to go on behind, if there are more."""
+    with translated(database.name):
+        records = await access.visible_collections(datasette, request.actor, database.name)
+    records = [record for record in records if after is None or record.name > after]
+    shown = records[:number]
+    facts = await read(database, lambda conn: read_facts(conn, shown)) if shown else []
+    described = [
+        describe_collection(datasette, database.name, record, fact)
+        for record, fact in zip(shown, facts, strict=True)
+    ]
+    return described, shown[-1].name if len(records) > number else None
+
+
+@json_view
+async def collection_view(request: Request, datasette: Datasette) -> Answer:
+    """Return what there is to say of one collection."""
+    require_method(request, "GET")
+    database = await database_of(request, datasette)
+    record = await collection_of(request, datasette, database)
+    (facts,) = await read(database, lambda conn: read_facts(conn, [record]))
+    shows_sql = await compat.may_execute_sql(datasette, request.actor, database.name)
+    described = describe_collection(datasette, database.name, record, facts)
+    described["source"] = describe_source(record, shows_sql=shows_sql)
+    answer: dict[str, Any] = {"collection": described}
+    if await access.may_create(datasette, request.actor, database.name):
+        job = facts.unfinished
+        answer["unfinished_job"] = job and describe_job(datasette, database.name, job)
+        answer["urls"] = {
+            name: collection_url(datasette, database.name, record.name, f"/{name}")
+            for name in ("sync", "rename", "delete")
+        }
+    return answer
+
+
+@json_view
+async def delete_view(request: Request, datasette: Datasette) -> Answer:
+    """Delete a collection, if its name is said once more."""
+    require_method(request, "POST")
+    database, record, fields = await _to_change(request, datasette)
+    fields.refuse_others("confirm")
+    if fields.text("confirm") != record.name:
+        raise RequestError("To delete the collection, give its name as 'confirm'")
+    deleted = await asyncio.to_thread(
+        lambda: runner.get_runner(datasette).delete(database.name, record.name)
+    )
+    return {"deleted": record.name, "entries": deleted}
+
+
+@json_view
+async def rename_view(request: Request, datasette: Datasette) -> Answer:
+    """Give a collection another name."""
+    require_method(request, "POST")
+    database, record, fields = await _to_change(request, datasette)
+    fields.refuse_others("name")
+    name = fields.name("name")
+    if name is None:
+        raise RequestError("Give the new name as 'name'")
+    if not database.is_mutable:
+        raise ReadOnlyDatabaseError(f"database '{database.name}'", "is immutable")
+    with translated(database.name):
+        renamed = await database.execute_write_fn(lambda conn: _rename(conn, record, name))
+    (facts,) = await read(database, lambda conn: read_facts(conn, [renamed]))
+    return {"collection": describe_collection(datasette, database.name, renamed, facts)}
+
+
+def _rename(conn: sqlite3.Connection, record: CollectionRecord, name: str) -> CollectionRecord:
+    with write_transaction(conn):
+        store = Store(conn)
+        found = store.get_collection(record.name)
+        job = JobRecords(conn).find_unfinished(found.id)
+        if job is not None and job.status is JobStatus.RUNNING and not job.is_abandoned:
+            raise JobStateError(job.id, job.status.value, "rename the collection when it has ended")
+        renamed = store.rename_collection(found, name)
+        rename_watched(conn, found, renamed)
+        return renamed
+
+
+async def _to_change(
+    request: Request, datasette: Datasette
+) -> tuple[Database, CollectionRecord, Fields]:
+    database = await database_of(request, datasette)
+    record = await collection_of(request, datasette, database)
+    await require_create(request, datasette, database.name)
+    return database, record, Fields(await read_json(request, datasette))

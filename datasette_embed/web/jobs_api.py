@@ -1,0 +1,156 @@
+"""Jobs API: the jobs of a database, how far each has come, and what can be done to it.
+
+Layer 11: imports ``access``, ``errors``, ``failure_records``, ``job_records`` and ``runner``. Only
+those who may make collections see jobs, and of those only the jobs of collections whose
+source they may see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from datasette import Forbidden
+
+from .. import access, runner
+from ..database import translated
+from ..errors import JobNotFoundError, UnknownModelError
+from ..failure_records import FailureRecords
+from ..job_records import JobRecords
+from ..job_rows import JobRecord
+from ..models import EmbeddingModel
+from .descriptions import describe_job
+from .fields import Fields
+from .http import Answer, RequestError, json_view, read_json, require_method
+from .lookup import (
+    actor_id,
+    database_of,
+    find_model,
+    name_in_url,
+    read,
+    require_create,
+    usable_model,
+)
+
+if TYPE_CHECKING:
+    from datasette import Request
+    from datasette.app import Datasette
+    from datasette.database import Database
+
+#: Jobs and failures of one answer.
+DEFAULT_NUMBER, MOST_NUMBER = 100, 1_000
+#: SQLite's largest integer.
+_LARGEST_ID = 2**63 - 1
+#: What may cost money, so that it needs a model the actor may use.
+_SPENDING = ("resume", "retry")
+
+
+@json_view
+async def jobs_view(request: Request, datasette: Datasette) -> Answer:
+    """Return the jobs of a database, the newest first."""
+    require_method(request, "GET")
+    database = await database_of(request, datasette)
+    await require_create(request, datasette, database.name)
+    fields = Fields.of_query(request)
+    number = fields.integer("number", DEFAULT_NUMBER, most=MOST_NUMBER)
+    before = fields.integer("before", _LARGEST_ID, most=_LARGEST_ID)
+    collection = fields.text("collection")
+    visible = await _visible(request, datasette, database)
+    jobs = [
+        job
+        for job in await read(database, lambda conn: JobRecords(conn).list_jobs())
+        if job.id < before and _key(job) in visible and collection in (None, job.collection)
+    ]
+    models = {job.model_id: await _find_model(datasette, job) for job in jobs[:number]}
+    return {
+        "database": database.name,
+        "jobs": [
+            describe_job(datasette, database.name, job, models[job.model_id])
+            for job in jobs[:number]
+        ],
+        "next": jobs[number - 1].id if len(jobs) > number else None,
+    }
+
+
+@json_view
+async def job_view(request: Request, datasette: Datasette) -> Answer:
+    """Return one job, and the rows it could not embed."""
+    require_method(request, "GET")
+    database, job = await _job_of(request, datasette)
+    fields = Fields.of_query(request)
+    number = fields.integer("number", DEFAULT_NUMBER, most=MOST_NUMBER)
+    after = fields.text("after")
+    failures = await read(
+        database,
+        lambda conn: FailureRecords(conn).list_failures(job.id, after=after, limit=number + 1),
+    )
+    shown = failures[:number]
+    model = await _find_model(datasette, job)
+    return {
+        "job": describe_job(datasette, database.name, job, model),
+        "failures": [
+            {"id": entry_id, "message": message, "attempts": attempts}
+            for entry_id, message, attempts in shown
+        ],
+        "next": shown[-1][0] if len(failures) > number else None,
+    }
+
+
+@json_view
+async def act_view(request: Request, datasette: Datasette) -> Answer:
+    """Pause, resume, cancel or retry a job."""
+    require_method(request, "POST")
+    database, job = await _job_of(request, datasette)
+    Fields(await read_json(request, datasette)).refuse_others()
+    action = request.url_vars["action"]
+    if action in _SPENDING:
+        await usable_model(request, datasette, job.model_id)
+
+    def act() -> JobRecord:
+        jobs = runner.get_runner(datasette)
+        if action == "retry":
+            return jobs.retry(database.name, job.id, actor_id=actor_id(request))
+        actions = {"pause": jobs.pause, "resume": jobs.resume, "cancel": jobs.cancel}
+        return actions[action](database.name, job.id)
+
+    changed = await asyncio.to_thread(act)
+    model = await _find_model(datasette, changed)
+    # A running one ends with the batch in flight; to retry is a job of its own.
+    return {"job": describe_job(datasette, database.name, changed, model)}, 202
+
+
+async def _job_of(request: Request, datasette: Datasette) -> tuple[Database, JobRecord]:
+    database = await database_of(request, datasette)
+    await require_create(request, datasette, database.name)
+    text = name_in_url(request, "job")
+    if not (text.isascii() and text.isdigit()):
+        raise RequestError("The number of a job is a whole number")
+    if len(text) > len(str(_LARGEST_ID)) or int(text) > _LARGEST_ID:
+        raise RequestError(f"There is no job {text[:20]}", 404)
+    job_id = int(text)
+    job = await read(database, lambda conn: JobRecords(conn).find_job(job_id))
+    if job is None:
+        raise JobNotFoundError(job_id)
+    if _key(job) not in await _visible(request, datasette, database):
+        raise Forbidden(f"You may not view the job {job_id}")
+    return database, job
+
+
+async def _visible(
+    request: Request, datasette: Datasette, database: Database
+) -> set[tuple[int, str, str]]:
+    with translated(database.name):
+        records = await access.visible_collections(datasette, request.actor, database.name)
+    return {(record.id, record.name, record.model_id) for record in records}
+
+
+def _key(job: JobRecord) -> tuple[int, str, str]:
+    # By name and model too: SQLite reuses the id of a deleted collection.
+    return job.collection_id, job.collection, job.model_id
+
+
+async def _find_model(datasette: Datasette, job: JobRecord) -> EmbeddingModel | None:
+    try:
+        return await find_model(datasette, job.model_id)
+    except UnknownModelError:
+        return None  # its cost is not known then

@@ -1,0 +1,388 @@
+"""Collections estimated, made and brought up to date over HTTP: who may, and from what."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from datasette_embed.database import sqlite3
+from datasette_embed.web import making_api
+from tests.api_site import ANONYMOUS, AWKWARD, EDITOR, PLAIN, ROOT, error_of, make_file
+from tests.conftest import ModelsPlugin
+from tests.fakes import CountingModel
+
+pytestmark = pytest.mark.asyncio
+NEW, ESTIMATE = "/data/-/embed/new", "/data/-/embed/estimate"
+POSTS = {"table": "posts", "model": "counting"}
+
+
+class MoreModels(ModelsPlugin):
+    """Beside the plugin of the fixture, which has the other name."""
+
+
+def embed_tables(site):
+    return site.rows("select name from sqlite_master where name like '%embed%' or name = 'x'")
+
+
+async def test_estimate_says_what_it_takes_and_writes_nothing(api_site, counting_model):
+    """Rows, tokens and disk; no table is made, no model is called."""
+    response = await api_site.post(ESTIMATE, POSTS)
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    plan = answer.pop("plan")
+    assert answer == {"ok": True, "database": "data", "collection": "posts", "model": "counting"}
+    assert (plan["rows"], plan["missing"], plan["unchanged"]) == (3, 3, 0)
+    # Words and two special tokens of each text: 5 + 4 + 5 and 6.
+    assert plan["tokens"] == 20
+    assert plan["cost_usd"] is None
+    assert plan["is_up_to_date"] is False
+    assert embed_tables(api_site) == []
+    assert counting_model.calls == []
+
+
+async def test_new_embeds_every_row(api_site, counting_model):
+    """201 at once; the rows follow, with the name of who asked in the job."""
+    response = await api_site.post(NEW, POSTS, EDITOR)
+    assert response.status_code == 201, response.text
+    answer = response.json()
+    assert answer["collection"] == {
+        "name": "posts",
+        "database": "data",
+        "model": "counting",
+        "url": "/data/-/embed/c/posts.json",
+        "similar_url": "/data/-/embed/c/posts/similar.json",
+    }
+    assert answer["job"]["collection"] == "posts"
+    assert answer["job"]["action"] == "create"
+    await api_site.settled()
+    assert api_site.rows("select id, length(embedding), content from embeddings order by id") == [
+        ("1", 32, None),
+        ("2", 32, None),
+        ("3", 32, None),
+    ]
+    assert sorted(counting_model.calls[0]) == [
+        "a dog chases a ball",
+        "cats sleep all day",
+        "the tax return is due",
+    ]
+    assert api_site.rows("select status, actor, action from _embed_jobs") == [
+        ("finished", "editor", "create")
+    ]
+
+
+async def test_new_takes_every_option(api_site, counting_model):
+    """A template, a condition, another id, another name, stored text."""
+    response = await api_site.post(
+        NEW,
+        {
+            "table": "posts",
+            "template": "{{ title }}: {{ body }}",
+            "where": "id > 1",
+            "id_columns": ["title"],
+            "collection": "by title",
+            "model": "count",
+            "store": True,
+        },
+    )
+    assert response.status_code == 201, response.text
+    assert response.json()["collection"]["model"] == "counting"
+    await api_site.settled()
+    assert api_site.rows("select id, content from embeddings order by id") == [
+        ("cats", "cats: cats sleep all day"),
+        ("tax", "tax: the tax return is due"),
+    ]
+
+
+async def test_new_from_a_query_and_from_a_view(api_site):
+    """Whatever has rows."""
+    body = {"sql": "select title, body from posts", "collection": "q", "model": "counting"}
+    assert (await api_site.post(NEW, body)).status_code == 201
+    await api_site.settled()
+    await api_site.make("recent")
+    rows = api_site.rows(
+        "select c.name, e.id from embeddings e join collections c"
+        " on c.id = e.collection_id order by 1, 2"
+    )
+    assert rows == [
+        ("q", "cats"),
+        ("q", "dogs"),
+        ("q", "tax"),
+        ("recent", "1"),
+        ("recent", "2"),
+        ("recent", "3"),
+    ]
+
+
+async def test_new_awkward_names(api_site):
+    """Of a table, of its rows and so of the collection."""
+    answer = await api_site.make(AWKWARD)
+    assert answer["collection"]["name"] == AWKWARD
+    assert api_site.rows("select name from collections") == [(AWKWARD,)]
+    assert api_site.rows("select id from embeddings") == [(AWKWARD,)]
+
+
+async def test_new_again_embeds_only_what_is_missing(api_site, counting_model):
+    """With the model the collection has, when none is named."""
+    await api_site.make()
+    conn = sqlite3.connect(api_site.path)
+    with conn:
+        conn.execute("insert into posts values (4, 'new', 'a new row')")
+    conn.close()
+    response = await api_site.post(NEW, {"table": "posts"})
+    assert response.status_code == 201, response.text
+    assert response.json()["collection"]["model"] == "counting"
+    await api_site.settled()
+    assert counting_model.calls[1:] == [["a new row"]]
+    assert api_site.rows("select count(*) from embeddings") == [(4,)]
+
+
+async def test_new_into_another_database(make_api_site, tmp_path):
+    """The vectors go there; the rows stay where they are and are read from there again."""
+    site = make_api_site()
+    other = make_file(tmp_path / "vectors.db", "create table x (y)")
+    site.datasette.add_database(
+        type(site.datasette.databases["data"])(site.datasette, path=str(other), is_mutable=True)
+    )
+    response = await site.post(NEW, {**POSTS, "into": "vectors"})
+    assert response.status_code == 201, response.text
+    assert response.json()["collection"]["database"] == "vectors"
+    await site.settled()
+    assert site.rows("select id from embeddings order by 1", path=other) == [("1",), ("2",), ("3",)]
+    assert embed_tables(site) == []
+    shown = (await site.get("/vectors/-/embed/c/posts.json", ROOT)).json()["collection"]
+    assert shown["source"]["is_elsewhere"] is True
+    rows = (await site.get("/vectors/-/embed/c/posts/similar.json?id=1", ROOT)).json()["rows"]
+    assert {row["url"] for row in rows} == {"/data/posts/2", "/data/posts/3"}
+    message = error_of(await site.post(NEW, {**POSTS, "into": "nope"}), 404)
+    assert message == "'into': there is no database 'nope'"
+
+
+@pytest.mark.parametrize("path", [NEW, ESTIMATE])
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({}, 400, "Name a table or give 'sql', one of them"),
+        ({"table": "posts", "sql": "select 1"}, 400, "Name a table or give 'sql'"),
+        ({"sql": "select id, body from posts"}, 400, "Name the collection of the query"),
+        ({"table": ["posts"]}, 400, "'table' must be a text"),
+        ({"table": " "}, 400, "'table' must not be blank"),
+        ({"table": "posts", "columns": "body"}, 400, "'columns' must be a list of texts"),
+        (
+            {"table": "posts", "columns": ["body"], "template": "{{ body }}"},
+            400,
+            "Give 'columns' or 'template', not both",
+        ),
+        ({"table": "posts", "columns": ["nope"]}, 400, "no column named 'nope'. Columns: id, "),
+        ({"table": "posts", "template": "no column"}, 400, "the template names no {{ column }}"),
+        ({"table": "posts", "where": "nope = 1"}, 400, "no such column: nope"),
+        ({"table": "posts", "where": "1) or (1"}, 400, "syntax error"),
+        ({"table": "posts", "store": "yes"}, 400, "'store' must be true or false"),
+        ({"table": "posts", "collection": ""}, 400, "'collection' must not be blank"),
+        ({"table": "posts", "colums": ["a"]}, 400, "Unknown field 'colums'. Fields: table, sql"),
+        ({"table": "posts", "model": "nope"}, 404, "Unknown model: nope. Known models: "),
+        ({"table": "posts", "model": 1}, 400, "'model' must be a text"),
+        ({"table": "nope"}, 404, "There is no table 'nope'. Tables and views: "),
+        ({"table": "sqlite_master"}, 404, "There is no table 'sqlite_master'."),
+        ({"table": "posts", "where": "id > 99"}, 400, "has no rows to embed"),
+        ({"sql": "select body from posts", "collection": "q"}, 400, "select an id first"),
+        ({"sql": "delete from posts", "collection": "q"}, 400, "syntax error"),
+        ({"sql": "select 1, 2; drop table posts", "collection": "q"}, 400, ""),
+        ({"table": "posts", "collection": "a\udc00b"}, 400, "half a character"),
+    ],
+)
+async def test_wrong_wish_refused_and_nothing_made(api_site, path, body, status, message):
+    """Each mistake in words, before anything is written."""
+    response = await api_site.post(path, {"model": "counting", **body})
+    assert message in error_of(response, status)
+    assert str(api_site.path) not in response.text
+    assert embed_tables(api_site) == []
+    assert api_site.rows("select count(*) from posts") == [(3,)]
+
+
+@pytest.mark.parametrize("path", [NEW, ESTIMATE])
+@pytest.mark.parametrize(
+    ("actor", "table", "message"),
+    [
+        (ANONYMOUS, "posts", "You may not make or change collections in the database 'data'"),
+        (PLAIN, "posts", "You may not make or change collections in the database 'data'"),
+        (EDITOR, "posts", None),
+        (EDITOR, "secrets", None),
+        (ROOT, "secrets", None),
+    ],
+)
+async def test_who_may_make_a_collection(api_site, path, actor, table, message):
+    """Those the site says, and root; nobody else, whatever they may see."""
+    response = await api_site.post(path, {**POSTS, "table": table}, actor)
+    if message is None:
+        assert response.status_code in (200, 201), response.text
+    else:
+        assert error_of(response, 403) == message
+        assert embed_tables(api_site) == []
+
+
+@pytest.mark.parametrize("path", [NEW, ESTIMATE])
+async def test_making_from_what_one_may_not_view_refused(make_api_site, path):
+    """Who may make collections may still not read every table, nor be told their names."""
+    site = make_api_site(config={"allow_create": {"id": ["editor", "plain"]}})
+    message = error_of(await site.post(path, {**POSTS, "table": "secrets"}, PLAIN), 403)
+    assert message == "You may not view the table 'secrets'"
+    message = error_of(await site.post(path, {**POSTS, "table": "nope"}, PLAIN), 404)
+    assert "posts" in message
+    assert "secrets" not in message
+    assert embed_tables(site) == []
+
+
+@pytest.mark.parametrize("path", [NEW, ESTIMATE])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"sql": "select id, body from secrets", "collection": "q"},
+        {"table": "posts", "where": "id in (select id from secrets)"},
+    ],
+)
+async def test_making_with_sql_needs_execute_sql(make_api_site, path, body):
+    """Raw SQL reads every table: it is for those who may run it anyway."""
+    site = make_api_site(allow_sql={"id": "root"})
+    message = error_of(await site.post(path, {**body, "model": "counting"}, EDITOR), 403)
+    assert message == "You may not run SQL of your own on the database 'data'"
+    assert embed_tables(site) == []
+    assert (await site.post(path, {**body, "model": "counting"}, ROOT)).status_code in (200, 201)
+
+
+async def test_making_over_a_hidden_collection_refused(make_api_site):
+    """A name that is taken by what one may not see stays taken."""
+    site = make_api_site(config={"allow_create": {"id": ["editor", "plain"]}})
+    await site.make("secrets")
+    body = {**POSTS, "collection": "secrets"}
+    assert error_of(await site.post(NEW, body, PLAIN), 403) == (
+        "You may not view the collection 'secrets'"
+    )
+    assert site.rows("select count(*) from embeddings") == [(2,)]
+
+
+async def test_model_that_is_closed_refused(make_api_site, add_plugin):
+    """Making a collection spends money: the model must be one the actor may use."""
+    paid = CountingModel("paid")
+    paid.price_per_million_tokens, paid.is_local = 1_000_000.0, False
+    add_plugin(MoreModels((paid, ())))
+    site = make_api_site()
+    for path in (NEW, ESTIMATE):
+        message = error_of(await site.post(path, {**POSTS, "model": "paid"}, EDITOR), 403)
+        assert message == "You may not use the model paid here"
+    assert paid.calls == []
+    assert embed_tables(site) == []
+    plan = (await site.post(ESTIMATE, {**POSTS, "model": "paid"})).json()["plan"]
+    assert plan["cost_usd"] == 20.0
+    assert paid.calls == []
+    await site.make(model="paid")
+    assert paid.batch_sizes == [3]
+    message = error_of(await site.post("/data/-/embed/c/posts/sync", {}, EDITOR), 403)
+    assert message == "You may not use the model paid here"
+
+
+async def test_new_with_another_model_is_a_conflict(api_site, add_plugin):
+    """Vectors of two models cannot be compared."""
+    other = CountingModel("other")
+    add_plugin(MoreModels((other, ())))
+    await api_site.make()
+    message = error_of(await api_site.post(NEW, {"table": "posts", "model": "other"}), 409)
+    assert "was made with counting, not other" in message
+    assert other.calls == []
+
+
+async def test_two_at_once_make_one(api_site, counting_model):
+    """The other is told that there is a job; every row is there once, paid for once."""
+    responses = await asyncio.gather(*(api_site.post(NEW, POSTS) for _ in range(4)))
+    await api_site.settled()
+    statuses = sorted(response.status_code for response in responses)
+    assert statuses[0] == 201
+    assert set(statuses) <= {201, 409}
+    assert api_site.rows("select count(*) from collections") == [(1,)]
+    assert api_site.rows("select count(*) from embeddings") == [(3,)]
+    assert sum(counting_model.batch_sizes) == 3
+    assert api_site.rows("select count(*) from _embed_jobs") == [(statuses.count(201),)]
+
+
+async def test_sync_follows_the_rows(api_site, counting_model):
+    """What changed is embedded, what is gone goes, unless it is to be kept."""
+    await api_site.make()
+    conn = sqlite3.connect(api_site.path)
+    with conn:
+        conn.execute("update posts set body = 'changed' where id = 1")
+        conn.execute("delete from posts where id = 2")
+    conn.close()
+    path = "/data/-/embed/c/posts/sync"
+    response = await api_site.post(path, {"keep_removed": True}, EDITOR)
+    assert response.status_code == 202, response.text
+    assert response.json()["job"]["action"] == "sync"
+    await api_site.settled()
+    assert counting_model.calls[1:] == [["changed"]]
+    assert api_site.rows("select id from embeddings order by id") == [("1",), ("2",), ("3",)]
+    assert (await api_site.post(path, {}, EDITOR)).status_code == 202
+    await api_site.settled()
+    assert api_site.rows("select id from embeddings order by id") == [("1",), ("3",)]
+    assert len(counting_model.calls) == 2
+
+
+async def test_sync_while_a_job_runs_is_a_conflict(api_site, counting_model):
+    """One job at a time; the running one is not disturbed."""
+    await api_site.make()
+    with api_site.running_job(counting_model):
+        message = error_of(await api_site.post("/data/-/embed/c/posts/sync", {}), 409)
+        assert message.startswith("Job 2 is running")
+    await api_site.settled()
+    assert api_site.rows("select id, status from _embed_jobs") == [
+        (1, "finished"),
+        (2, "finished"),
+    ]
+
+
+async def test_sync_wrong_requests_refused(api_site):
+    """Another type, another field, another collection."""
+    await api_site.make()
+    path = "/data/-/embed/c/posts/sync"
+    assert error_of(await api_site.post(path, {"keep_removed": 1}), 400) == (
+        "'keep_removed' must be true or false"
+    )
+    assert error_of(await api_site.post(path, {"remove": True}), 400).startswith("Unknown field")
+    message = error_of(await api_site.post("/data/-/embed/c/nope/sync", {}), 404)
+    assert message.startswith("Collection 'nope' does not exist")
+    assert api_site.rows("select count(*) from _embed_jobs") == [(1,)]
+
+
+async def test_sync_of_a_condition_needs_execute_sql(make_api_site):
+    """The SQL is the file's; still it is somebody's request that runs it."""
+    site = make_api_site(allow_sql={"id": "root"})
+    await site.make(where="id < 3")
+    path = "/data/-/embed/c/posts/sync"
+    assert error_of(await site.post(path, {}, EDITOR), 403).startswith("You may not run SQL")
+    assert (await site.post(path, {}, ROOT)).status_code == 202
+    await site.settled()
+
+
+async def test_full_disk_is_507_and_leaves_nothing(api_site, monkeypatch):
+    """Simulated: SQLite says so when the collection is written."""
+
+    def full(*args, **options):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("datasette_embed.store.Store.create_collection", full)
+    message = error_of(await api_site.post(NEW, POSTS), 507)
+    assert message == "data: cannot be written: the disk is full"
+    if embed_tables(api_site):
+        assert api_site.rows("select count(*) from _embed_jobs") == [(0,)]
+        assert api_site.rows("select count(*) from collections") == [(0,)]
+
+
+async def test_too_many_estimates_at_once_are_429(api_site, monkeypatch):
+    """Reading whole tables does not take every thread there is."""
+    monkeypatch.setattr(making_api, "_estimates", threading.BoundedSemaphore(1))
+    with making_api._estimates:
+        response = await api_site.post(ESTIMATE, POSTS)
+        assert error_of(response, 429) == "Other sources are being estimated, retry in a moment"
+        assert response.headers["retry-after"] == "5"
+    assert (await api_site.post(ESTIMATE, POSTS)).status_code == 200
+    assert (await api_site.post(ESTIMATE, {**POSTS, "columns": ["x"]})).status_code == 400
+    assert (await api_site.post(ESTIMATE, POSTS)).status_code == 200
