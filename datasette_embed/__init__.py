@@ -1,6 +1,6 @@
 """datasette-embed: search text by meaning in plain SQL.
 
-Layer 12. Datasette registers this package itself as the plugin, so the hooks must be
+Layer 13. Datasette registers this package itself as the plugin, so the hooks must be
 here; all else is imported when it is first asked for, which keeps ``datasette`` quick to
 start. There must be no ``__dir__`` that lists the lazy names: pluggy reads every name in
 ``dir(package)`` and would load them all.

@@ -1,6 +1,6 @@
 """Plugin: every Datasette hook of this package, each a few lines that call the rest.
 
-Layer 11. Imported by every ``datasette`` command, so it imports only what is light, and
+Layer 12. Imported by every ``datasette`` command, so it imports only what is light, and
 the rest inside the hooks. Hooks of one version of Datasette stand beside those of the
 other: a hook that is unknown to the running one is never called. No logic belongs here.
 """

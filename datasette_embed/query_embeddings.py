@@ -14,7 +14,7 @@ import logging
 import sys
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from time import monotonic
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 #: computation: enough for a fast model to end (the bundled one takes 1 to 5 ms), and where
 #: all are slow, one delay of this length, not one for each request.
 GRACE_SECONDS = 0.05
+#: Most contents of one call of a model, where it does not say less.
+BATCH_ITEMS = 64
 
 # The type comes before the content: a str and bytes with one hash must not be compared.
 Key = tuple[str, Kind, type, Item]
@@ -151,6 +153,40 @@ class QueryEmbeddings:
                 self._waiting[limits.lane] -= 1
                 self._changed.notify_all()
 
+    def embed_many(
+        self,
+        model: EmbeddingModel,
+        contents: Sequence[Item],
+        *,
+        kind: Kind = Kind.QUERY,
+        key: str | None = None,
+        limits: Limits = NO_LIMITS,
+        spend: Callable[[], None] | None = None,
+    ) -> list[bytes]:
+        """Return the vectors of several contents as blobs, in their order, a batch a call.
+
+        For one content, and where several callers may want the same, ``embed`` is better.
+        Arguments and errors are those of ``embed``; the timeout is that of a batch.
+        """
+        keys: list[Key] = [(model.fingerprint, kind, type(item), item) for item in contents]
+        blobs = {cache_key: self._find(cache_key) for cache_key in keys}
+        missing = [cache_key for cache_key, blob in blobs.items() if blob is None]
+        for cache_key in missing:
+            if isinstance(cache_key[3], str):
+                check_readable(model, cache_key[3])
+        if spend is not None:
+            for _ in missing:
+                spend()
+        size = min(BATCH_ITEMS, model.batch_size or BATCH_ITEMS)
+        for start in range(0, len(missing), size):
+            batch = missing[start : start + size]
+            computed = _in_time(model, [cache_key[3] for cache_key in batch], kind, key, limits)
+            blobs.update(zip(batch, computed, strict=True))
+            with self._lock:
+                for cache_key, new_blob in zip(batch, computed, strict=True):
+                    self._keep(cache_key, new_blob)
+        return [blob for cache_key in keys if (blob := blobs[cache_key]) is not None]
+
     def _find(self, cache_key: Key) -> bytes | None:
         with self._lock:
             blob = self._cache.get(cache_key)
@@ -239,10 +275,15 @@ class QueryEmbeddings:
             if not self._running[cache_key[0]]:
                 del self._running[cache_key[0]]
             if blob is not None:
-                self._cache[cache_key] = blob
-                self._used_bytes += _size(cache_key, blob)
-                self._shrink()
+                self._keep(cache_key, blob)
             self._changed.notify_all()
+
+    def _keep(self, cache_key: Key, blob: bytes) -> None:
+        """Add a vector to the cache; the caller holds the lock."""
+        if cache_key not in self._cache:
+            self._cache[cache_key] = blob
+            self._used_bytes += _size(cache_key, blob)
+            self._shrink()
 
     def _shrink(self) -> None:
         while self._used_bytes > self._max_bytes:
@@ -268,6 +309,39 @@ def _computed(model: EmbeddingModel, content: Item, kind: Kind, key: str | None)
         check_readable(model, content)
     batch = embed_items(model, [content], kind, key=key)
     return arithmetic.encode(batch.vectors[0])
+
+
+def _in_time(
+    model: EmbeddingModel, contents: list[Item], kind: Kind, key: str | None, limits: Limits
+) -> list[bytes]:
+    """Return the blobs of one batch.
+
+    Raises:
+        EmbedTimeoutError: no answer in time.
+        EmbedError: whatever the model raised.
+    """
+    from . import vectors as arithmetic
+
+    future: Future[list[bytes]] = Future()
+
+    def compute() -> None:
+        try:
+            batch = embed_items(model, contents, kind, key=key)
+            future.set_result([arithmetic.encode(vector) for vector in batch.vectors])
+        except BaseException as error:
+            _log_detail(error)
+            future.set_exception(error)
+
+    if limits.timeout_seconds is None:
+        compute()
+    else:
+        start_thread(compute, name="embed-query")
+    try:
+        return future.result(limits.timeout_seconds)
+    except TimeoutError as error:
+        if future.done():
+            return future.result()
+        raise EmbedTimeoutError(model.model_id, limits.timeout_seconds or 0) from error
 
 
 def check_readable(model: EmbeddingModel, text: str) -> None:

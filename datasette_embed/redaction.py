@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 REMOVED = "[key removed]"
 #: A shorter key is not looked for: to remove it would tear up texts that have none.
-SHORTEST = 4
+SHORTEST = 8
 #: Most keys that are remembered; where a caller brings a key of its own with every call.
 MOST = 1_000
 #: What stands in a request's Authorization header (RFC 6750, section 2.1).

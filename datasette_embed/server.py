@@ -12,10 +12,9 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from . import access, budgets, compat
@@ -44,8 +43,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
+Result = TypeVar("Result")
 
-#: Threads in which texts of web requests are embedded, for all Datasettes of a process.
+#: Requests whose texts are embedded at once, for all Datasettes of a process.
 WEB_THREADS = 8
 
 
@@ -237,6 +237,7 @@ async def embed_for(
         ModelNotAllowedError: they may not use the model.
         UnreadableTextError: a text is blank, too long, or the model cannot read it.
         BudgetExceededError: there are too many texts.
+        BusyError: too many requests have texts embedded.
         EmbedError: as ``QueryEmbeddings.embed``.
     """
     if not await access.may_use_model(datasette, request.actor, model.model_id):
@@ -252,8 +253,38 @@ async def embed_for(
         characters=settings.max_text_characters,
         lane="web",
     )
-    embed = partial(_embed_all, model, list(items), kind, admission, limits)
-    return await asyncio.get_running_loop().run_in_executor(_web_threads(), embed)
+    if not _web_places.acquire(blocking=False):
+        raise BusyError(model.model_id)
+    try:
+        embed = partial(_embed_all, model, list(items), kind, admission, limits)
+        return await _in_daemon_thread(embed)
+    finally:
+        _web_places.release()
+
+
+#: Requests that may have texts embedded at once.
+_web_places = threading.BoundedSemaphore(WEB_THREADS)
+
+
+async def _in_daemon_thread(work: Callable[[], Result]) -> Result:
+    """Return what the work returns, run in a thread that keeps no process from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def settle(settle_it: Callable[[Any], None], outcome: Any) -> None:
+        if not future.done():  # a visitor who has gone has cancelled it
+            settle_it(outcome)
+
+    def run() -> None:
+        try:
+            outcome = partial(settle, future.set_result, work())
+        except BaseException as error:
+            outcome = partial(settle, future.set_exception, error)
+        with suppress(RuntimeError):  # the loop is closed: the server has stopped
+            loop.call_soon_threadsafe(outcome)
+
+    start_thread(run, name="embed-web")
+    return await future
 
 
 def _embed_all(
@@ -266,17 +297,10 @@ def _embed_all(
         missing = {item for item in items if PROCESS_QUERIES.find(model, item, kind=kind) is None}
         if missing:
             admission.check(len(missing))
-    try:
-        return [
-            PROCESS_QUERIES.embed(
-                model, item, kind=kind, key=admission.key, limits=limits, spend=admission.spend
-            )
-            for item in items
-        ]
-    except EmbedError:
-        raise
-    except Exception as error:  # a plugin's model may raise anything
-        raise ProviderError.from_exception(model.model_id, error) from error
+    options: dict[str, Any] = {"kind": kind, "key": admission.key, "spend": admission.spend}
+    if len(items) == 1:
+        return [PROCESS_QUERIES.embed(model, items[0], limits=limits, **options)]
+    return PROCESS_QUERIES.embed_many(model, items, limits=limits, **options)
 
 
 def check_content(model: EmbeddingModel, item: Item, admission: Admission, limits: Limits) -> None:
@@ -296,8 +320,3 @@ def check_content(model: EmbeddingModel, item: Item, admission: Admission, limit
         model.check_items([item])
     except ValueError as error:
         raise ProviderError(model.model_id, str(error)) from error
-
-
-@cache
-def _web_threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(WEB_THREADS, thread_name_prefix="embed-web")

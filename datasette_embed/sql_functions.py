@@ -1,6 +1,6 @@
 """SQL functions: every ``llm_embed…`` name, what it accepts and how it is registered.
 
-Layer 10: imports ``budgets``, ``compat``, ``errors``, ``executor``, ``models``,
+Layer 11: imports ``budgets``, ``compat``, ``errors``, ``executor``, ``models``,
 ``query_embeddings``, ``registry``, ``server`` and ``sql_vectors``.
 ``register(conn)`` serves any sqlite3 connection; ``prepare`` one of a Datasette. What a
 vector function answers is decided in ``sql_vectors``. A function must never hold its

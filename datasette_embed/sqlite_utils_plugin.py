@@ -1,6 +1,6 @@
 """The sqlite-utils plugin: the SQL functions in ``sqlite-utils`` commands and ``Database``.
 
-Layer 11: imports ``sql_functions``. sqlite-utils loads this module for every command, and
+Layer 12: imports ``sql_functions``. sqlite-utils loads this module for every command, and
 calls its hook for every ``Database`` that any program makes, LLM and Datasette's plugins
 among them. So it imports only what is light, it adds functions and does nothing else: it
 reads no file and changes no setting of the connection.

@@ -12,8 +12,11 @@ from datasette.app import Datasette
 from datasette.plugins import pm
 
 import datasette_embed
+from datasette_embed import redaction
 from datasette_embed import registry as registry_module
 from datasette_embed.query_embeddings import PROCESS_QUERIES
+from datasette_embed.runner import wiring
+from datasette_embed.threads import wait_for_threads
 from tests.fakes import CountingModel
 
 if not pm.is_registered(datasette_embed):
@@ -30,7 +33,11 @@ def user_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         monkeypatch.delenv(name, raising=False)
     registry_module.forget_registries()
     PROCESS_QUERIES.clear()
+    monkeypatch.setattr(redaction, "_secrets", redaction.OrderedDict())
     yield directory
+    # What works in the background of one test must not go on during the next.
+    wiring.stop_everything()
+    wait_for_threads(5)
     registry_module.forget_registries()
 
 

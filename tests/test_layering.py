@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,13 @@ def test_module_imports_only_lower_layers(path):
     """A module belongs to a layer and looks down only."""
     assert part_of(path) in LAYERS, "give this module a layer"
     assert find_violations(path) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_module_docstring_says_its_own_layer(path):
+    """Where it says one at all; inside a folder the folder's docstring may do."""
+    said = re.search(r"[Ll]ayer (\d+)", ast.get_docstring(ast.parse(path.read_text("utf-8"))))
+    assert said is None or int(said.group(1)) == LAYERS[part_of(path)]
 
 
 def test_find_violations_sees_every_way_of_importing(tmp_path, monkeypatch):

@@ -449,3 +449,36 @@ def test_embed_other_lane_is_not_counted(queries, gated):
         assert queries.embed(CountingModel("other"), "x", limits=sql)
         gated.gate.set()
         assert all(future.result() for future in waiting)
+
+
+def test_embed_many_batches_what_is_missing_in_the_order_asked(queries, model):
+    """Each distinct text once, at most ``batch_size`` a call, and nothing that is cached."""
+    model.batch_size = 2
+    cached = queries.embed(model, "b")
+    spent = []
+    blobs = queries.embed_many(
+        model, ["a", "b", "c", "a", "d"], limits=PATIENT, spend=lambda: spent.append(1)
+    )
+    expected = [vector_of(text, Kind.QUERY) for text in "abcad"]
+    assert np.allclose([np.frombuffer(blob, "<f4") for blob in blobs], expected)
+    assert blobs[1] == cached
+    assert model.calls == [["b"], ["a", "c"], ["d"]]
+    assert len(spent) == 3
+    assert queries.embed_many(model, ["d", "a"], limits=PATIENT) == [blobs[4], blobs[0]]
+    assert len(model.calls) == 3
+
+
+def test_embed_many_one_unreadable_text_nothing_is_embedded(queries, model):
+    """Nor paid for: what is wrong is found before the first call."""
+    model.max_tokens = 4
+    with pytest.raises(UnreadableTextError, match="the model reads 4"):
+        queries.embed_many(model, ["a", "a b c d e"], spend=lambda: pytest.fail("spent"))
+    assert model.calls == []
+
+
+def test_embed_many_no_answer_in_time(queries, gated):
+    """The caller is let go, and the other batches are not begun."""
+    gated.batch_size = 1
+    with pytest.raises(EmbedTimeoutError, match="no answer within 0.01 seconds"):
+        queries.embed_many(gated, ["a", "b"], limits=SOON)
+    wait_until(lambda: gated.calls == [["a"]])

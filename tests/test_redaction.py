@@ -52,8 +52,8 @@ def test_keep_secret_many_bounded(monkeypatch):
     """A caller that brings a new key with each call does not fill the memory."""
     monkeypatch.setattr(redaction, "MOST", 2)
     for number in range(5):
-        keep_secret(f"key-{number}")
-    assert list(redaction._secrets) == ["key-3", "key-4"]
+        keep_secret(f"some-key-{number}")
+    assert list(redaction._secrets) == ["some-key-3", "some-key-4"]
 
 
 class StubbornError(Exception):

@@ -113,7 +113,7 @@ async def test_client_texts_get_their_vectors(make_datasette, counting_model, en
         assert given == as_float32(vector_of(text))
     # The model counts a token a word, and two special ones a text.
     assert (answer.usage.prompt_tokens, answer.usage.total_tokens) == (5 + 3 + 5, 13)
-    assert counting_model.calls == [["a red cat"], ["dog"]]
+    assert counting_model.calls == [["a red cat", "dog"]]
 
 
 @pytest.mark.asyncio
@@ -263,7 +263,7 @@ async def test_client_more_texts_than_the_budget_refused_before_any_call(
     assert int(caught.value.response.headers["retry-after"]) > 0
     await client.embeddings.create(model="counting", input=texts[:3])
     await client.embeddings.create(model="counting", input=texts)
-    assert counting_model.calls == [["a"], ["b"], ["c"], ["d"]]
+    assert counting_model.calls == [["a", "b", "c"], ["d"]]
 
 
 @pytest.mark.asyncio

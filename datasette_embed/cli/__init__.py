@@ -1,6 +1,6 @@
 """``datasette embed``: the command group.
 
-Layer 10. Every ``datasette`` command imports this module, so it imports click and nothing
+Layer 11. Every ``datasette`` command imports this module, so it imports click and nothing
 heavy; a command's own module is imported when the command is used.
 """
 

@@ -1,6 +1,6 @@
 """What several commands take: their shared options, and the file they read.
 
-Layer 10: imports click and what it reads. No command belongs here.
+Layer 11: imports click and what it reads. No command belongs here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``check``: what is wrong in a file, and what to run against it.
 
-Layer 10: the words around ``health``.
+Layer 11: the words around ``health``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``cluster``: groups of entries, and titles for them.
 
-Layer 10: the words around ``explore.clusters``, with the options and the output of
+Layer 11: the words around ``explore.clusters``, with the options and the output of
 llm-cluster 0.2. A chat model of LLM's is asked for titles only when that is wanted.
 """
 

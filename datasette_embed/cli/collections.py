@@ -1,6 +1,6 @@
 """``collections``: list, path, show, rename, delete.
 
-Layer 10: the words around ``store``.
+Layer 11: the words around ``store``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The texts shown beside the ids of search results, within bounds.
 
-Layer 10: imports what it reads. The definition of a source comes out of the file, which
+Layer 11: imports what it reads. The definition of a source comes out of the file, which
 may be a stranger's, and a view or a condition can be made to run for ever.
 """
 

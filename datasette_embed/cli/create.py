@@ -1,6 +1,6 @@
 """``create``: embed the rows of a table.
 
-Layer 10: the words around ``opened_sources``; the run itself is in ``run``. No decision about
+Layer 11: the words around ``opened_sources``; the run itself is in ``run``. No decision about
 data is made here.
 """
 

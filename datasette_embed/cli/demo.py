@@ -1,6 +1,6 @@
 """``demo``: a searchable database made of what every Python has, opened in Datasette.
 
-Layer 10. The rows come from ``stdlib_rows``; they are embedded by the same code as a
+Layer 11. The rows come from ``stdlib_rows``; they are embedded by the same code as a
 user's table.
 """
 

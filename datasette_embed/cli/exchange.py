@@ -1,6 +1,6 @@
 """``collections export`` and ``collections import``.
 
-Layer 10: the words around ``exchange``. No decision about data is made here.
+Layer 11: the words around ``exchange``. No decision about data is made here.
 """
 
 from __future__ import annotations

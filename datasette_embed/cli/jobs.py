@@ -1,6 +1,6 @@
 """``jobs``: what has been embedded, what stopped and why.
 
-Layer 10: the words around ``job_records``.
+Layer 11: the words around ``job_records``.
 """
 
 from __future__ import annotations

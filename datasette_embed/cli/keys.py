@@ -1,6 +1,6 @@
 """``keys``: list, path, set, remove.
 
-Layer 10: the words around ``keys`` and ``llm_files``. They are LLM's keys, in LLM's file;
+Layer 11: the words around ``keys`` and ``llm_files``. They are LLM's keys, in LLM's file;
 no command prints one.
 """
 

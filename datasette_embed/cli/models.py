@@ -1,6 +1,6 @@
 """``models``: list, default, alias, register, remove.
 
-Layer 10: the words around ``registry``, ``model_names``, ``llm_files`` and ``models_file``.
+Layer 11: the words around ``registry``, ``model_names``, ``llm_files`` and ``models_file``.
 """
 
 from __future__ import annotations

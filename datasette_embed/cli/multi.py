@@ -1,6 +1,6 @@
 """``multi``: embed the records of a file, of a query or of folders; LLM's ``embed-multi``.
 
-Layer 10: the words around ``inputs``. What a record means is decided there.
+Layer 11: the words around ``inputs``. What a record means is decided there.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How the commands print and ask: data on stdout, talk on stderr.
 
-Layer 10: imports click, ``errors`` and ``redaction``. No command belongs here.
+Layer 11: imports click, ``errors`` and ``redaction``. No command belongs here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What ``search`` and ``similar`` print: the entries found, in each of their formats.
 
-Layer 10: imports what it shows. No vector is compared here.
+Layer 11: imports what it shows. No vector is compared here.
 """
 
 from __future__ import annotations

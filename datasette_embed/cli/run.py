@@ -1,6 +1,6 @@
 """One embedding run with its words: the plan, the questions, the progress and the end.
 
-Layer 10: what ``create``, ``sync``, ``multi`` and ``demo`` have in common; most of the words are
+Layer 11: what ``create``, ``sync``, ``multi`` and ``demo`` have in common; most of the words are
 in ``words``.
 """
 

@@ -1,6 +1,6 @@
 """``search``: the entries of a collection nearest to a text.
 
-Layer 10: the words around ``searching.exact``.
+Layer 11: the words around ``searching.exact``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``similar``: LLM's command, option for option, and a table for people.
 
-Layer 10: the words around ``searching.exact``.
+Layer 11: the words around ``searching.exact``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``similarities``: keep a table of the nearest others of every entry.
 
-Layer 10: the words around ``explore.similarities``.
+Layer 11: the words around ``explore.similarities``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``sync``: bring collections up to date with their rows.
 
-Layer 10: the words around ``opened_sources``; the run itself is in ``run``. No decision about
+Layer 11: the words around ``opened_sources``; the run itself is in ``run``. No decision about
 data is made here.
 """
 

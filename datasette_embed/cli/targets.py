@@ -1,6 +1,6 @@
 """Where ``text`` and ``multi`` put vectors, and with which model: what LLM's users expect.
 
-Layer 10: imports what it decides about. Nothing is embedded here.
+Layer 11: imports what it decides about. Nothing is embedded here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``text``: the vector of one text, printed or stored; LLM's ``embed``.
 
-Layer 10: the words around ``one_entry``.
+Layer 11: the words around ``one_entry``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``watch`` and ``unwatch``: collections that follow their table by themselves.
 
-Layer 10: the words around ``watching`` and ``watches``.
+Layer 11: the words around ``watching`` and ``watches``.
 """
 
 from __future__ import annotations

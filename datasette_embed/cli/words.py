@@ -1,6 +1,6 @@
 """What ``create``, ``sync``, ``multi`` and ``demo`` say before, during and after an embedding run.
 
-Layer 10: imports what it reports on. Nothing is decided here.
+Layer 11: imports what it reports on. Nothing is decided here.
 """
 
 from __future__ import annotations

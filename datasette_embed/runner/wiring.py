@@ -100,9 +100,13 @@ async def stop(datasette: Datasette) -> None:
 
 
 @atexit.register
-def _stop_all() -> None:
-    """Let no job begin another batch while the process ends."""
-    for runner in list(_runners.values()):
+def stop_everything() -> None:
+    """Let nothing begin another batch or another look while the process ends."""
+    with _lock:
+        watchers, runners = list(_watchers.values()), list(_runners.values())
+    for watcher in watchers:
+        watcher.stop()
+    for runner in runners:
         runner.stop()
 
 

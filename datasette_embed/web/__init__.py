@@ -1,6 +1,6 @@
 """Web: the pages of this package and their JSON twins.
 
-Layer 10. One module per page; this one lists their routes.
+Layer 11. One module per page; this one lists their routes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Cells: how a vector is shown in a table.
 
-Layer 10: imports ``database``, ``schema``, ``store`` and ``vectors``. A blob is called a vector
+Layer 11: imports ``database``, ``schema``, ``store`` and ``vectors``. A blob is called a vector
 only where the collection of its row says so, never because of its length. Only HTML changes:
 Datasette asks nobody about cells in JSON and CSV.
 """

@@ -1,6 +1,6 @@
 """Column types: ``embedding``, for columns of vectors in Datasette 1.0.
 
-Layer 10: imports ``vectors`` and ``cells``. Whoever gives a column this type declares that its
+Layer 11: imports ``vectors`` and ``cells``. Whoever gives a column this type declares that its
 blobs are vectors: pages then show what they are, JSON has their numbers, and what is no
 vector is refused when rows are written.
 """

@@ -1,6 +1,6 @@
 """Models page: ``/-/embed/models``, what SQL may pass to ``llm_embed()`` on this site.
 
-Layer 10: imports ``compat``, ``models`` and ``registry``. Shows names and numbers only, no
+Layer 11: imports ``compat``, ``models`` and ``registry``. Shows names and numbers only, no
 key and no path: why a model is unavailable is for those who run the site.
 """
 

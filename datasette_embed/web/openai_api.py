@@ -1,6 +1,6 @@
 """OpenAI's embeddings protocol: ``/-/embed/v1/embeddings`` and ``/-/embed/v1/models``.
 
-Layer 10: imports ``access``, ``compat``, ``errors``, ``models``, ``registry``, ``server`` and
+Layer 11: imports ``access``, ``compat``, ``errors``, ``models``, ``registry``, ``server`` and
 ``vectors``. Programs written for OpenAI's API use the models of this site by another base
 URL. Requests, answers and errors have the shapes of the official client, openai 3.52.0:
 ``types/embedding_create_params.py``, ``types/create_embedding_response.py``, ``_exceptions.py``.

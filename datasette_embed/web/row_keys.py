@@ -1,6 +1,6 @@
 """Row keys: the rows of a table that belong to the entries of a collection.
 
-Layer 10: imports ``database`` and ``errors``. An entry's id is the text of its row's key, so
+Layer 11: imports ``database`` and ``errors``. An entry's id is the text of its row's key, so
 the key is compared in such a way that 1 and '1' meet and an index can still be used. No
 value of a request or a file gets into the SQL text, only names of columns that exist.
 """

@@ -1,6 +1,6 @@
 """Searching: the nearest entries of a collection, with one matrix for the whole server.
 
-Layer 10: imports ``errors``, ``records``, ``searching``, ``settings`` and ``store``. Who may
+Layer 11: imports ``errors``, ``records``, ``searching``, ``settings`` and ``store``. Who may
 search what is decided by the caller; no text is embedded here.
 """
 

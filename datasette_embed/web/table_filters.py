@@ -1,6 +1,6 @@
 """Table filters: ``?_similar=`` and ``?_similar_to=`` on the page of a table.
 
-Layer 10: imports ``access``, ``database``, ``errors``, ``models``, ``records``, ``server``,
+Layer 11: imports ``access``, ``database``, ``errors``, ``models``, ``records``, ``server``,
 ``sources`` and ``store``. The rows found reach SQL as a list of keys, so that facets, counts
 and pages of one request run the filter again without a search. How a row is named by the
 key of its entry is the concern of ``row_keys``.
