@@ -65,7 +65,7 @@ async def may_view_collection(
 ) -> bool:
     """Return whether the actor may see what this collection was made from."""
     holdings = await visibility.holdings_of(datasette, database)
-    return await _may(datasette, actor, database, holdings.rule_of(record.source))
+    return await _may(datasette, actor, database, holdings.rule_of(record.source, record.name))
 
 
 async def visible_collections(
@@ -81,7 +81,7 @@ async def visible_collections(
             lambda conn: Store(conn).list_collections()
         )
     holdings = await visibility.holdings_of(datasette, database)
-    rules = [holdings.rule_of(record.source) for record in records]
+    rules = [holdings.rule_of(record.source, record.name) for record in records]
     allowed = {rule for rule in set(rules) if await _may(datasette, actor, database, rule)}
     return [record for record, rule in zip(records, rules, strict=True) if rule in allowed]
 
@@ -287,28 +287,12 @@ async def _default_rules(datasette: Datasette, actor: Actor, action: str) -> Any
         actor = None  # an id like any other, but not to plugin config
     # What is closed to all is closed to root, whom Datasette lets do everything.
     closed = [name for name in names if not budgets.is_open(datasette, name, {"id": "root"})]
-    is_open_by_default = not datasette.default_deny
-    opened = [
-        name
-        for name in names
-        if not is_said
-        and (is_open_by_default or _is_in_config(datasette, name))
-        and budgets.is_open(datasette, name, actor)
-    ]
+    opened = [name for name in names if not is_said and budgets.is_open(datasette, name, actor)]
     rules = [
         compat.permission_sql(action, [(name, None) for name in chosen], allow=allow, reason=reason)
         for chosen, allow in ((closed, False), (opened, True))
     ]
     return [rule for rule in rules if rule is not None]
-
-
-def _is_in_config(datasette: Datasette, model_id: str) -> bool:
-    """Say whether plugin config names who may use this model."""
-    settings, registry = get_settings(datasette), get_registry(datasette)
-    model = registry.find(model_id)
-    return any(registry.find(name) is model for name in settings.allow) or any(
-        entry.allow is not None and entry.resolved_id == model_id for entry in settings.models
-    )
 
 
 def _matches(actor: Actor, allow: Any) -> bool | None:

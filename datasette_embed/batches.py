@@ -6,6 +6,7 @@ connection and writes nothing; that is ``jobs``.
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ from .missing import MissingContent
 from .models import Batch, EmbeddingModel, Item, Kind, embed_items
 from .redaction import redacted
 
+logger = logging.getLogger(__name__)
+
 #: Items of one model call and one transaction; also what a kill can cost.
 BATCH_ITEMS = 64
 RETRIES = 5
@@ -31,6 +34,8 @@ LONGEST_BACKOFF_SECONDS = 60.0
 #: A provider that asks for more patience than this pauses the run instead.
 LONGEST_WAIT_SECONDS = 600.0
 WAIT_STEP_SECONDS = 20.0
+#: Most different things said by a failing model that one run writes into the log.
+MOST_LOGGED = 20
 
 # Errors that no other item and no later attempt of this run can escape.
 _FATAL = (
@@ -78,6 +83,7 @@ class BatchEmbedder:
         self.tokens = 0
         self._model = model
         self._pause = pause
+        self._logged: set[str] = set()
 
     def embed(
         self, batch: list[MissingContent]
@@ -94,6 +100,7 @@ class BatchEmbedder:
             raise
         except (ProviderError, InvalidVectorError) as error:
             if len(batch) == 1:
+                self._log_detail(error)
                 yield batch[0], error
                 return
             middle = len(batch) // 2
@@ -111,6 +118,7 @@ class BatchEmbedder:
                 if not error.retryable:
                     raise
                 if attempt == RETRIES:
+                    self._log_detail(error)
                     raise Paused(f"the model kept failing: {first_line(error)}") from error
                 # Full jitter, so that many waiting clients do not come back together.
                 backoff = random.uniform(0, min(LONGEST_BACKOFF_SECONDS, 2.0**attempt))
@@ -120,6 +128,13 @@ class BatchEmbedder:
             self._check_dimensions(answer.vectors.shape[1])
             return answer
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _log_detail(self, error: EmbedError) -> None:
+        """Log what is not kept in the file; the same once, and not without end."""
+        detail = redacted(error.detail)
+        if detail != str(error) and detail not in self._logged and len(self._logged) < MOST_LOGGED:
+            self._logged.add(detail)
+            logger.error("%s", detail)
 
     def _wait(self, seconds: float) -> None:
         """Wait, in steps that let the run show it is alive.
@@ -163,6 +178,12 @@ def cut_into_batches(
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error has to say, or its type when it says nothing."""
-    text = (error.detail if isinstance(error, EmbedError) else str(error)).strip().splitlines()
+    """Return what is kept of an error in the file, which may be published: its first line.
+
+    Of what somebody else's code raised only the type. What it said may hold anything, and
+    is for the log.
+    """
+    if not isinstance(error, EmbedError):
+        return f"internal error ({type(error).__name__}). The log says why"
+    text = str(error).strip().splitlines()
     return redacted(text[0]) if text else type(error).__name__

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import threading
 import weakref
 from collections import Counter, deque
@@ -37,6 +38,7 @@ WINDOW_SECONDS = 60.0
 #: Bits of an IPv6 address that its holder cannot choose (RFC 6177).
 IPV6_PREFIX = 64
 LONGEST_ADDRESS = 100
+_WITH_PORT = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<four>[^:\[\]]+))(?::\d+)?")
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,8 @@ def is_free(model: EmbeddingModel) -> bool:
 def is_open(datasette: Datasette, model_id: str, actor: Actor) -> bool:
     """Return whether plugin config, or without it the model's cost, lets the actor use it.
 
-    The root user may use every model that is not closed to all by ``allow: false``.
+    The root user may use every model that is not closed to all by ``allow: false``. Where
+    Datasette 1.0 runs with ``--default-deny`` nothing else is open but what config opens.
     """
     from datasette.utils import actor_matches_allow
 
@@ -174,7 +177,7 @@ def is_open(datasette: Datasette, model_id: str, actor: Actor) -> bool:
     if is_root(actor):
         return True
     if not blocks:
-        return is_free(model)
+        return is_free(model) and not getattr(datasette, "default_deny", False)
     return all(actor_matches_allow(actor, block) for block in blocks)
 
 
@@ -262,7 +265,7 @@ class Budget:
     def _find_refusal(
         self, visit: Visit | None, visitor: str, settings: Settings, count: int
     ) -> tuple[str, int, int, float | None] | None:
-        """Return what is exceeded, the limit, the count, and when to try again."""
+        """Return what is exceeded, the limit, the count, and when to try again, if ever."""
         now = self.clock()
         while self._calls and self._calls[0][0] <= now - WINDOW_SECONDS:
             _, past = self._calls.popleft()
@@ -275,13 +278,14 @@ class Budget:
         used = self._of_visitor[visitor] + count if visitor in self._of_visitor else count
         if used > settings.calls_per_minute:
             first = next((at for at, who in self._calls if who == visitor), now)
-            wait = max(1.0, first + WINDOW_SECONDS - now)
-            return "texts embedded for you in a minute", settings.calls_per_minute, used, wait
+            limit = settings.calls_per_minute
+            wait = None if count > limit else max(1.0, first + WINDOW_SECONDS - now)
+            return "texts embedded for you in a minute", limit, used, wait
         used = len(self._calls) + count
         if used > settings.calls_per_minute_total:
             first = self._calls[0][0] if self._calls else now
-            wait = max(1.0, first + WINDOW_SECONDS - now)
             limit = settings.calls_per_minute_total
+            wait = None if count > limit else max(1.0, first + WINDOW_SECONDS - now)
             return "texts embedded for all visitors in a minute", limit, used, wait
         return None
 
@@ -299,10 +303,20 @@ def budget_of(datasette: Datasette) -> Budget:
         return found
 
 
-def admission_of(datasette: Datasette, model: EmbeddingModel, visit: Visit | None) -> Admission:
-    """Return the terms for who may use a model: key, length, budget. The root user has none."""
+def admission_of(
+    datasette: Datasette, model: EmbeddingModel, visit: Visit | None, *, is_sent: bool = False
+) -> Admission:
+    """Return the terms for who may use a model: key, length, budget.
+
+    The root user has no limits for a model that is free, nor for texts that were sent. For
+    any other call a link is enough that somebody else wrote, or a view in their file.
+
+    Args:
+        is_sent: whether the texts came in the body of a request to the API.
+    """
     key = key_for(datasette, model)
-    if visit is not None and is_root(rightful(datasette, visit.actor)):
+    is_roots = visit is not None and is_root(rightful(datasette, visit.actor))
+    if is_roots and (is_sent or is_free(model)):
         return Admission(key)
     settings = get_settings(datasette)
     visitor = visitor_of(visit, settings.visitor_header)
@@ -332,7 +346,7 @@ def visitor_of(visit: Visit | None, header: str | None) -> str:
     address = str(client[0]) if client else ""
     if header:
         given = visit.request.headers.get(header.lower(), "").split(",")[-1].strip()
-        address = given[:LONGEST_ADDRESS] or address
+        address = _without_port(given[:LONGEST_ADDRESS]) or address
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -340,3 +354,10 @@ def visitor_of(visit: Visit | None, header: str | None) -> str:
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
         return f"address {ipaddress.ip_network((parsed, IPV6_PREFIX), strict=False)}"
     return f"address {getattr(parsed, 'ipv4_mapped', None) or parsed}"
+
+
+def _without_port(address: str) -> str:
+    """Return an address as some proxies write it (``1.2.3.4:5001``, ``[2001:db8::1]:443``)
+    without brackets and port, which differs from one request to the next."""
+    found = _WITH_PORT.fullmatch(address)
+    return (found["six"] or found["four"]) if found else address

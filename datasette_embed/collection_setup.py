@@ -9,7 +9,7 @@ from __future__ import annotations
 from .database import sqlite3, write_transaction
 from .errors import JobStateError, ModelMismatchError, ProviderError, SourceError
 from .failure_records import FailureRecords
-from .job_records import JobRecord, JobRecords
+from .job_records import WATCH, JobRecord, JobRecords, JobStatus
 from .models import EmbeddingModel
 from .records import CollectionRecord, RowSource
 from .schema import ensure_schema
@@ -47,7 +47,7 @@ def ensure_collection(
         records = JobRecords(conn)
         if job_id is not None:
             return collection, records.get_job(job_id)
-        job = records.find_unfinished(collection.id) or records.create(
+        job = records.find_resumable(collection.id) or records.create(
             collection.id, name, model.model_id
         )
     return collection, job
@@ -91,6 +91,10 @@ def prepare_collection(
     return store.get_collection(name)
 
 
+class OtherSourceError(SourceError):
+    """A collection was made from something else."""
+
+
 #: The action of a job that embeds recorded failures only.
 RETRY = "retry"
 
@@ -102,13 +106,25 @@ def make_retry(conn: sqlite3.Connection, job: JobRecord) -> JobRecord:
         JobStateError: there is nothing of the kind, or a job of the collection is unfinished.
         CollectionNotFoundError: it is gone.
     """
-    records, record = JobRecords(conn), Store(conn).get_collection(job.collection)
-    for other in records.list_unfinished(record.id):
+    record = check_retry(conn, job)
+    return JobRecords(conn).create(record.id, record.name, record.model_id, action=RETRY)
+
+
+def check_retry(conn: sqlite3.Connection, job: JobRecord) -> CollectionRecord:
+    """Return the collection of a job, if what it could not embed may be tried once more.
+
+    Raises:
+        EmbedError: as ``make_retry``.
+    """
+    record = Store(conn).get_collection(job.collection)
+    for other in JobRecords(conn).list_unfinished(record.id):
+        if other.action == WATCH and other.status is not JobStatus.RUNNING:
+            continue  # it waits for changes, or for a person
         reason = "let it come to its end first, or cancel it"
         raise JobStateError(other.id, other.status.value, reason)
     if not FailureRecords(conn).failing_ids(record.id):
         raise JobStateError(job.id, job.status.value, "it has no failures to retry")
-    return records.create(record.id, record.name, record.model_id, action=RETRY)
+    return record
 
 
 def check_collection(
@@ -119,7 +135,7 @@ def check_collection(
     Raises:
         ProviderError: the model does not take what the rows hold.
         ModelMismatchError: the collection belongs to another model.
-        SourceError: it was made from something else.
+        OtherSourceError: it was made from something else.
         OutdatedCollectionError: it was made with another version of the model, and not all
             of it would be embedded again.
     """
@@ -142,7 +158,7 @@ def check_collection(
         )
     if collection.source and collection.source != source.definition:
         made_from = SourceSpec.from_json(collection.source)
-        raise SourceError(
+        raise OtherSourceError(
             f"collection '{collection.name}'",
             f"was made from something else ({made_from}). Give this one another name"
             f"{' with --collection' if source.definition else ''}, or first delete "

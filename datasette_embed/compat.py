@@ -67,10 +67,21 @@ async def may_execute_sql(datasette: Datasette, actor: Actor, database: str) -> 
     return bool(visible)
 
 
+def is_root(datasette: Datasette, actor: Actor) -> bool:
+    """Return whether this is who runs the site, with all that is theirs.
+
+    Datasette 1.0 has a root user with ``--root`` only, and tokens that are theirs in part.
+    """
+    return (
+        actor is not None
+        and actor.get("id") == "root"
+        and "_r" not in actor
+        and bool(getattr(datasette, "root_enabled", True))
+    )
+
+
 async def may_debug(datasette: Datasette, actor: Actor) -> bool:
     """Return whether the actor may see what concerns only who runs this site."""
-    if actor is not None and actor.get("id") == "root":
-        return True
     if is_version_one(datasette):
         return bool(await datasette.allowed(action="debug-menu", actor=actor))
     return bool(await datasette.permission_allowed(actor, "debug-menu", default=False))
@@ -142,8 +153,31 @@ def is_about_tables(datasette: Datasette, action: str) -> bool:
 
 
 def has_config_rule(datasette: Datasette, action: str) -> bool:
-    """Return whether ``permissions:`` of the whole site names an action, for Datasette 1.0."""
+    """Return whether ``permissions:`` of the whole site names an action; never on 0.65."""
+    if not is_version_one(datasette):
+        return False
     return action in ((datasette.config or {}).get("permissions") or {})
+
+
+def may_others_decide(datasette: Datasette, action: str) -> bool:
+    """Return whether a plugin, or ``permissions:`` of the site, may decide about an action.
+
+    If not, the answer is ours alone, whoever asks: but for an actor with restrictions.
+    """
+    from datasette.plugins import pm
+
+    is_one = is_version_one(datasette)
+    hook = pm.hook.permission_resources_sql if is_one else pm.hook.permission_allowed
+    ours = ("datasette", __name__.partition(".")[0])
+    if any(
+        found.function.__module__.partition(".")[0] not in ours for found in hook.get_hookimpls()
+    ):
+        return True
+    if not is_one:
+        return False
+    config = datasette.config or {}
+    blocks = [config, *(config.get("databases") or {}).values()]
+    return any(action in ((block or {}).get("permissions") or {}) for block in blocks)
 
 
 def database_action(name: str, description: str) -> Any:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 # than the standard library's, so everybody takes the module from here.
 from datasette.utils.sqlite import sqlite3
 
-from .errors import EmbedError, SourceError
+from .errors import DatabaseLockedError, EmbedError, SourceError
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -48,8 +48,9 @@ __all__ = [
 BUSY_TIMEOUT_SECONDS = 5.0
 
 #: What SQLite says, and what a person can do about it.
+_LOCKED = "is locked"
 _REASONS = {
-    "is locked": "is locked by another program: wait or close it, then run this again",
+    _LOCKED: "is locked by another program: wait or close it, then run this again",
     "readonly database": "is read-only: make the file and its folder writable, or keep the "
     "vectors in another file",
     "not a database": "is not a SQLite database",
@@ -138,14 +139,18 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
 
 @contextmanager
 def translated(source: str | Path) -> Iterator[None]:
-    """Turn what SQLite raises inside the block into a SourceError about ``source``."""
+    """Turn what SQLite raises inside the block into a SourceError about ``source``.
+
+    That is a DatabaseLockedError where another program holds the file's lock.
+    """
     try:
         yield
     except sqlite3.Error as error:
         message = str(error)
         for part, reason in _REASONS.items():
             if part in message:
-                raise SourceError(str(source), reason) from error
+                kind = DatabaseLockedError if part == _LOCKED else SourceError
+                raise kind(str(source), reason) from error
         raise SourceError(str(source), message) from error
 
 

@@ -93,28 +93,38 @@ class Entries:
         """Yield lists of (entry id, stored value) in the order of ids.
 
         A value that is no BLOB (a damaged file) comes as it is. An entry whose id is no text
-        is passed over: ``check`` counts those.
+        is passed over: ``check`` counts those. An id that is not in the file's encoding comes
+        with U+FFFD in the place of each mistake, whatever the connection makes of texts.
 
         Args:
             window: the longest list.
             prefix: only ids that begin with this, case and wildcards taken as they are.
             size: the bytes of a sound value. Of any other None is yielded, whatever it
                 holds: a stranger's file may hold gigabytes.
+
+        Raises:
+            sqlite3.DatabaseError: the ids are damaged so that no order can be made of them.
         """
-        value, sizes = "embedding", []
+        value, sizes, encoding = "embedding", [], self.encoding
         if size is not None:
             value, sizes = "case when length(embedding) = ? then embedding end", [size]
             window = max(1, min(window, WINDOW_BYTES // max(1, size)))
         begins, parameters = self._beginning_with(prefix)
-        last, comparison = "", ">="
+        # Ids as bytes: the next window begins behind what is stored, not behind what somebody
+        # reads into it, which may come before.
+        last, comparison = b"", ">="
+        behind, stored_last = _as_stored(last, encoding)
         while rows := self.conn.execute(
-            f"select id, {value} from embeddings where collection_id = ?"
-            f" and id collate binary {comparison} ? and typeof(id) = 'text' and {begins}"
-            " order by id collate binary limit ?",
-            (*sizes, collection_id, last, *parameters, window),
+            f"select cast(id as blob), {value} from embeddings where collection_id = ?"
+            f" and id collate binary {comparison} {behind} and typeof(id) = 'text'"
+            f" and {begins} order by id collate binary limit ?",
+            (*sizes, collection_id, *stored_last, *parameters, window),
         ).fetchall():
-            yield rows
+            if comparison == ">" and rows[-1][0] == last:
+                raise sqlite3.DatabaseError("malformed id of an entry")
+            yield [(entry_id.decode(encoding, "replace"), blob) for entry_id, blob in rows]
             last, comparison = rows[-1][0], ">"
+            behind, stored_last = _as_stored(last, encoding)
 
     @property
     def encoding(self) -> str:
@@ -257,7 +267,7 @@ class Entries:
 
     def count_warnings(self, collection_id: int) -> dict[EntryWarning, int]:
         """Return how many entries carry each warning."""
-        if not schema.has_our_tables(self.conn):
+        if not schema.has_table(self.conn, "_embed_warnings"):
             return {}
         rows = self.conn.execute(
             "select warning, count(*) from _embed_warnings where collection_id = ? group by 1",
@@ -281,6 +291,14 @@ class Entries:
 def _content_columns(content: Item | None) -> tuple[str | None, bytes | None]:
     """Return the values of the columns ``content`` and ``content_blob``."""
     return (content, None) if isinstance(content, str) else (None, content)
+
+
+def _as_stored(text: bytes, encoding: str) -> tuple[str, list[bytes]]:
+    """Return an SQL expression for a text as the file keeps it, and its parameters."""
+    if encoding == "utf-8":
+        return "cast(? as text)", [text]
+    # SQLite takes the bytes of a parameter for UTF-8, those of a literal for the file's own.
+    return f"cast(x'{text.hex()}' as text)", []
 
 
 def _decoded(stored: bytes | None, encoding: str) -> str | None:

@@ -10,34 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = [
-    "BudgetExceededError",
-    "BusyError",
-    "CollectionNotFoundError",
-    "ConfigError",
-    "DimensionMismatchError",
-    "EmbedError",
-    "EmbedTimeoutError",
-    "EntryNotFoundError",
-    "HiddenCollectionError",
-    "InvalidVectorError",
-    "JobNotFoundError",
-    "JobStateError",
-    "MissingDependencyError",
-    "MissingKeyError",
-    "ModelMismatchError",
-    "ModelNotAllowedError",
-    "ModelRegistrationError",
-    "NotFoundError",
-    "OutdatedCollectionError",
-    "ProviderError",
-    "ReadOnlyDatabaseError",
-    "SourceError",
-    "TextTooLongError",
-    "UnknownModelError",
-    "UnreadableTextError",
-]
-
 
 def _listed(names: Iterable[str]) -> str:
     """Return the names joined for a message, or ``none`` when there are none."""
@@ -48,6 +20,12 @@ class EmbedError(Exception):
     """The root of every error this package raises on purpose."""
 
     _detail: str | None = None
+    _in_sql: str | None = None
+
+    @property
+    def in_sql(self) -> str:
+        """Return the message for whoever wrote the SQL: what to do may be something in SQL."""
+        return self._in_sql or str(self)
 
     @property
     def detail(self) -> str:
@@ -134,7 +112,10 @@ class HiddenCollectionError(EmbedError, PermissionError):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        super().__init__(f"You may not view the collection '{name}'")
+        super().__init__(
+            f"You may not view the collection '{name}': that takes the right to see what it was "
+            "made from (view-table or execute-sql)"
+        )
 
 
 class SourceError(EmbedError, ValueError):
@@ -143,12 +124,18 @@ class SourceError(EmbedError, ValueError):
     Attributes:
         source: what was named (a path, a table, a column).
         reason: one sentence saying what is wrong and what to do.
+        column: the column it is about, if there is none of this name.
     """
 
-    def __init__(self, source: str, reason: str) -> None:
+    def __init__(self, source: str, reason: str, column: str | None = None) -> None:
         self.source = source
         self.reason = reason
+        self.column = column
         super().__init__(f"{source}: {reason}")
+
+
+class DatabaseLockedError(SourceError):
+    """Another program holds the file's lock; the same works once that has let go."""
 
 
 class ReadOnlyDatabaseError(SourceError):
@@ -207,11 +194,22 @@ class OutdatedCollectionError(EmbedError):
 
 
 class ModelNotAllowedError(EmbedError, PermissionError):
-    """The model exists, but not for whoever is asking."""
+    """The model exists, but not for whoever is asking.
 
-    def __init__(self, model_id: str) -> None:
+    Attributes:
+        model_id: the model.
+        reason: one sentence saying why, or what would help.
+    """
+
+    def __init__(
+        self,
+        model_id: str,
+        reason: str = "Sign in as somebody who may, or have whoever runs this site open it with "
+        "the setting 'allow'",
+    ) -> None:
         self.model_id = model_id
-        super().__init__(f"You may not use the model {model_id} here")
+        self.reason = reason
+        super().__init__(f"You may not use the model {model_id} here. {reason}")
 
 
 class PaidModelError(ModelNotAllowedError):
@@ -311,7 +309,19 @@ class BusyError(ProviderError):
 
 
 class UnreadableTextError(ProviderError):
-    """The model cannot read this text: too long, or in no script it knows."""
+    """The model cannot read this text: too long, or in no script it knows.
+
+    Attributes:
+        is_too_long: whether a shorter one could be read.
+    """
+
+    def __init__(self, model_id: str, reason: str, *, is_too_long: bool = False) -> None:
+        self.is_too_long = is_too_long
+        super().__init__(model_id, f"{reason}. Shorten it" if is_too_long else reason)
+        if is_too_long:
+            self._in_sql = (
+                f"{self} with substr(), or embed the whole table with: datasette embed create"
+            )
 
 
 class TextTooLongError(UnreadableTextError):
@@ -327,8 +337,8 @@ class TextTooLongError(UnreadableTextError):
         self.used = used
         super().__init__(
             model_id,
-            f"the text is {used:,} characters long, and may have at most {limit:,} here. "
-            "Shorten it, in SQL with substr()",
+            f"the text is {used:,} characters long, and may have at most {limit:,} here",
+            is_too_long=True,
         )
 
 
@@ -348,10 +358,10 @@ class BudgetExceededError(EmbedError):
         self.used = used
         self.retry_after_seconds = retry_after_seconds
         when = "" if retry_after_seconds is None else f", again in {retry_after_seconds:.0f} s"
-        super().__init__(
-            f"{what}: {used} is over the limit of {limit}{when}. To search a whole table embed "
-            "it once: datasette embed create"
-        )
+        problem = f"{what}: {used} is over the limit of {limit}{when}"
+        self._in_sql = f"{problem}. To search a whole table embed it once: datasette embed create"
+        remedy = "" if when else f". Send at most {limit:,} texts a request"
+        super().__init__(problem + remedy)
 
 
 class JobStateError(EmbedError):

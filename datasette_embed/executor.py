@@ -74,7 +74,7 @@ def record_error(error: BaseException) -> None:
     """
     call = _thread.call
     if call is not None:
-        call.error_message = str(error)
+        call.error_message = error.in_sql if isinstance(error, EmbedError) else str(error)
 
 
 def reports_errors(

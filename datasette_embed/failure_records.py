@@ -1,6 +1,6 @@
 """Failures as rows of the database: what a job could not embed, and why.
 
-Layer 6: imports ``database`` and ``job_rows``. A failure stays until its row has been
+Layer 6: imports ``database``, ``job_rows`` and ``schema``. A failure stays until its row has been
 embedded, has changed or is gone, so that only failures can be tried again.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
+from . import schema
 from .database import sqlite3
 from .job_rows import Failure, JobRecord
 
@@ -80,6 +81,15 @@ class FailureRecords:
             (job.id, json.dumps(sorted(still_failing)), *parameters),
         )
 
+    def keep_failures(self, job: JobRecord, entry_ids: Iterable[str]) -> None:
+        """Make failures of the job's collection those of this job, as it would meet them again."""
+        self.conn.execute(
+            "update or replace _embed_failures set job_id = ? where job_id != ?"
+            " and job_id in (select id from _embed_jobs where collection_id = ?)"
+            " and entry_id in (select value from json_each(?))",
+            (job.id, job.id, job.collection_id, json.dumps(sorted(entry_ids))),
+        )
+
     def failing_ids(self, collection_id: int) -> frozenset[str]:
         """Return the ids of the entries of a collection that could not be embedded."""
         rows = self.conn.execute(
@@ -98,8 +108,13 @@ class FailureRecords:
             after: only those behind this id.
             limit: at most so many.
         """
+        if not schema.has_table(self.conn, "_embed_failures"):
+            return []
+        # A file may hold anything, and these are shown.
         rows = self.conn.execute(
-            "select entry_id, message, attempts from _embed_failures where job_id = ?"
+            "select entry_id, case typeof(message) when 'text' then message else '' end,"
+            " case typeof(attempts) when 'integer' then attempts else 0 end"
+            " from _embed_failures where job_id = ? and typeof(entry_id) = 'text'"
             " and (? is null or entry_id > ?) order by entry_id limit ?",
             (job_id, after, after, -1 if limit is None else limit),
         )

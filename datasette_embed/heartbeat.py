@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from types import TracebackType
 
@@ -30,10 +31,12 @@ class Heartbeat:
     Args:
         path: the file with the job; nothing happens for one that cannot be opened.
         claim: what makes the job ours.
+        on_lost: called, in its thread, when the job is no longer ours.
     """
 
-    def __init__(self, path: str, claim: Claim) -> None:
+    def __init__(self, path: str, claim: Claim, on_lost: Callable[[], None] = lambda: None) -> None:
         self._path = path
+        self._on_lost = on_lost
         self._claim = claim
         self._seconds = lease_seconds() / BEATS_PER_LEASE
         self._is_over = threading.Event()
@@ -54,6 +57,7 @@ class Heartbeat:
         while not self._is_over.wait(self._seconds):
             try:
                 if not self._beat():
+                    self._on_lost()
                     return  # the run itself finds out when it next writes
             except SourceError as error:
                 # The next one may come through; until then the batches say it too.

@@ -11,13 +11,14 @@ for more, not for less.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from . import schema
-from .database import sqlite3
+from .database import DeadlineError, deadline, sqlite3
 from .records import read_source
 from .schema_sql import OUR_TABLES
 
@@ -28,6 +29,13 @@ _PREFIX = "_embed_"
 #: More definitions of sources than this, or longer ones, are more than anybody writes.
 _MOST_DEFINITIONS = 1_000
 _LONGEST_DEFINITION = 100_000
+#: So are more views, triggers and virtual tables, or more characters of them.
+_MOST_MADE = 5_000
+_MOST_MADE_CHARACTERS = 2_000_000
+#: Names that are no single words are looked for in each of them: characters times names.
+_MOST_LOOKED_AT = 200_000_000
+#: How long reading a file may take: a stranger's can be made to take any time.
+_SECONDS = 3.0
 # SQLite takes names for the same in this way, ASCII letters only.
 _FOLD = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 _WORDS = re.compile(r"\w+")
@@ -56,6 +64,8 @@ class Rule:
 
     need: Need
     name: str = ""
+    #: Whether the site says that what is made from it is public, wherever the source is.
+    is_public: bool = False
 
     @property
     def is_elsewhere(self) -> bool:
@@ -72,15 +82,21 @@ class Holdings:
         hidden: the tables and views, spelled as they are, that whoever does not meet
             every one of ``rules`` must not see.
         rules: what there is to meet; none for a file without collections.
+        public: names of collections that the site says are public.
+        is_late: whether there was no time to read all of it.
     """
 
     names: dict[str, str]
     hidden: frozenset[str] = frozenset()
     rules: frozenset[Rule] = frozenset()
+    public: frozenset[str] = frozenset()
+    is_late: bool = False
 
-    def rule_of(self, source: dict[str, Any] | None) -> Rule:
-        """Return what the definition of a source (``CollectionRecord.source``) asks for."""
+    def rule_of(self, source: dict[str, Any] | None, collection: str) -> Rule:
+        """Return what the source of a collection (``CollectionRecord.source``) asks for."""
         rule = _rule_of(source)
+        if rule.is_elsewhere and collection in self.public:
+            return replace(rule, is_public=True)
         name = folded(rule.name)
         if rule.need is Need.TABLE and (name not in self.names or self.is_hidden(name)):
             # Gone, renamed, or one of ours: what guards its rows now is not known.
@@ -122,29 +138,45 @@ def mentioned(names: Iterable[str], sql: str) -> set[str]:
     return found
 
 
-def read_holdings(conn: sqlite3.Connection) -> Holdings:
+def read_holdings(conn: sqlite3.Connection, public: frozenset[str] = frozenset()) -> Holdings:
     """Return what the database of a connection keeps.
+
+    Args:
+        public: names of collections that the site says are public.
 
     Raises:
         sqlite3.Error: it cannot be read.
     """
-    names = {
-        folded(str(name)): str(name)
-        for (name,) in conn.execute(
-            "select name from sqlite_master where type in ('table', 'view')"
-        )
-    }
-    is_llm = all(name in names for name in _LLM_TABLES) and schema.has_collections(conn)
+    names: dict[str, str] = {}
+    try:
+        with deadline(conn, _SECONDS):
+            rows = conn.execute("select name from sqlite_master where type in ('table', 'view')")
+            names.update((folded(str(name)), str(name)) for (name,) in rows)
+            return _read(conn, names, public)
+    except DeadlineError:
+        return _closed(names, is_late=True)
+
+
+def _read(conn: sqlite3.Connection, names: dict[str, str], public: frozenset[str]) -> Holdings:
+    is_llm = schema.has_collections(conn)
     ours = {name for key, name in names.items() if key.startswith(_PREFIX)}
     if not is_llm and not ours:
         # Nothing of ours, or another program's "collections".
         return Holdings(names)
     ours |= {names[name] for name in _LLM_TABLES if name in names}
-    ours |= {names[key] for key in _similarities_tables(conn, names) if key in names}
-    hidden = frozenset(_with_derived(conn, ours))
-    found = Holdings(names, hidden)
-    rules = _rules(conn, names, found, is_llm=is_llm)
-    return Holdings(names, hidden, rules)
+    ours |= {names[key] for key in _similarities_tables(conn) if key in names}
+    made = _read_made(conn)
+    if made is None or _is_too_much(made, names):
+        return _closed(names)
+    hidden = frozenset(_with_derived(made, names, ours))
+    found = Holdings(names, hidden, public=public)
+    return replace(found, rules=_rules(conn, found, is_llm=is_llm))
+
+
+def _closed(names: dict[str, str], *, is_late: bool = False) -> Holdings:
+    """Return holdings of which nobody knows what is made of what: nobody sees any of it."""
+    hidden = UNREADABLE.hidden | set(names.values())
+    return Holdings({**UNREADABLE.names, **names}, hidden, UNREADABLE.rules, is_late=is_late)
 
 
 def _rule_of(source: dict[str, Any] | None) -> Rule:
@@ -159,55 +191,61 @@ def _rule_of(source: dict[str, Any] | None) -> Rule:
     return Rule(Need.SQL)
 
 
-def _similarities_tables(conn: sqlite3.Connection, names: dict[str, str]) -> set[str]:
-    if "_embed_similarities" not in names:
+def _similarities_tables(conn: sqlite3.Connection) -> set[str]:
+    if not schema.has_table(conn, "_embed_similarities"):
         return set()
     rows = _asked(conn, "select table_name from _embed_similarities")
     return {folded(str(name)) for (name,) in rows or ()}
 
 
-def _asked(conn: sqlite3.Connection, sql: str) -> list[Any] | None:
+def _asked(conn: sqlite3.Connection, sql: str, values: Sequence[str] = ()) -> list[Any] | None:
     """Return the rows of a query; None where a table is not as we make it."""
     try:
-        return list(conn.execute(sql))
+        return list(conn.execute(sql, values))
     except sqlite3.OperationalError as error:
         if "no such" in str(error):
             return None
         raise  # locked, damaged
 
 
-def _rules(
-    conn: sqlite3.Connection, names: dict[str, str], found: Holdings, *, is_llm: bool
-) -> frozenset[Rule]:
-    has_ours = "_embed_collections" in names
+def _rules(conn: sqlite3.Connection, found: Holdings, *, is_llm: bool) -> frozenset[Rule]:
+    # A view of this name is not asked: it says what a stranger made it say.
+    has_ours = schema.has_our_tables(conn)
     rules = _stored_rules(conn, found) if has_ours else set()
-    if is_llm and _has_foreign_collections(conn, names):
+    if is_llm and _has_foreign_collections(conn, has_ours=has_ours):
         rules.add(Rule(Need.EMBEDDINGS))
-    if not has_ours and any(name.startswith(_PREFIX) for name in names):
+    if not has_ours and any(name.startswith(_PREFIX) for name in found.names):
         rules.add(Rule(Need.SQL))
-    elif has_ours and _has_remains(conn, names):
+    elif has_ours and _has_remains(conn):
         rules.add(Rule(Need.SQL))
     return frozenset(rules)
 
 
 def _stored_rules(conn: sqlite3.Connection, found: Holdings) -> set[Rule]:
+    is_public, public = "0", sorted(found.public)
+    if public:
+        is_public = f"name in ({', '.join('?' * len(public))})"
     rows = _asked(
         conn,
-        f"select distinct case when length(source) > {_LONGEST_DEFINITION} then 0 else source end"
+        f"select distinct case when length(source) > {_LONGEST_DEFINITION} then 0 else source end,"
+        f" case when {is_public} then name end"
         f" from _embed_collections limit {_MOST_DEFINITIONS + 1}",
+        public,
     )
     if rows is None:
         return {Rule(Need.SQL)}
-    definitions = [text for (text,) in rows]
-    if len(definitions) > _MOST_DEFINITIONS or 0 in definitions:
+    if len(rows) > _MOST_DEFINITIONS or any(text == 0 for text, _ in rows):
         return {Rule(Need.NOBODY)}
-    return {found.rule_of(None if text is None else read_source(text)) for text in definitions}
+    return {
+        found.rule_of(None if text is None else read_source(text), str(name or ""))
+        for text, name in rows
+    }
 
 
-def _has_foreign_collections(conn: sqlite3.Connection, names: dict[str, str]) -> bool:
+def _has_foreign_collections(conn: sqlite3.Connection, *, has_ours: bool) -> bool:
     """Say whether there is a collection that we keep nothing beside."""
     sql = "select 1 from collections c"
-    if "_embed_collections" in names:
+    if has_ours:
         sql += (
             " where not exists (select 1 from _embed_collections e where"
             " e.collection_id = c.id and e.name = c.name and e.model = c.model)"
@@ -216,10 +254,10 @@ def _has_foreign_collections(conn: sqlite3.Connection, names: dict[str, str]) ->
     return rows is None or bool(rows)
 
 
-def _has_remains(conn: sqlite3.Connection, names: dict[str, str]) -> bool:
+def _has_remains(conn: sqlite3.Connection) -> bool:
     """Say whether a job or a similarities table is of no collection that is there."""
     for table in ("_embed_jobs", "_embed_similarities"):
-        if table in names and _asked(
+        if schema.has_table(conn, table) and _asked(
             conn,
             f"select 1 from {table} where collection_id is null or collection_id not in"
             " (select collection_id from _embed_collections) limit 1",
@@ -228,30 +266,73 @@ def _has_remains(conn: sqlite3.Connection, names: dict[str, str]) -> bool:
     return False
 
 
-def _with_derived(conn: sqlite3.Connection, tables: set[str]) -> set[str]:
-    """Return these tables, and the views and search tables that are made of them.
+@dataclass(frozen=True)
+class _Made:
+    """A view, a trigger or a virtual table: what is made by a statement of its own.
+
+    Attributes:
+        kind: which of them.
+        name: its own, or the name of the table a trigger is on.
+        sql: the statement, folded.
+    """
+
+    kind: str
+    name: str
+    sql: str
+
+
+def _read_made(conn: sqlite3.Connection) -> list[_Made] | None:
+    """Return what is made of something else; None where that is too much to look at."""
+    # By the statement, which SQLite goes by, whatever stands beside it.
+    made = (
+        "sqlite_master where type = 'trigger' or (type in ('table', 'view')"
+        " and lower(substr(sql, 1, 13)) != 'create table ')"
+    )
+    number, length = conn.execute(f"select count(*), total(length(sql)) from {made}").fetchone()
+    if number > _MOST_MADE or length > _MOST_MADE_CHARACTERS:
+        return None
+    rows = conn.execute(
+        "select case when type = 'table' then 'virtual' else type end,"
+        f" case when type = 'trigger' then tbl_name else name end, coalesce(sql, '') from {made}"
+    )
+    return [_Made(str(kind), str(name), folded(str(sql))) for kind, name, sql in rows]
+
+
+def _is_too_much(made: list[_Made], names: dict[str, str]) -> bool:
+    odd = sum(1 for name in names if not _WORDS.fullmatch(name))
+    return odd * sum(len(part.sql) for part in made) > _MOST_LOOKED_AT
+
+
+def _with_derived(made: list[_Made], names: dict[str, str], tables: set[str]) -> set[str]:
+    """Return these tables, and the views and tables that are made of them.
 
     A view is made of a table its SQL names; so is a full-text table of the table it names
-    as its content, or of one whose triggers write to it; the tables a full-text table keeps
-    its index in are called after it.
+    as its content. What a trigger of one names may be filled by it: a full-text table or an
+    ordinary one. The tables a full-text table keeps its index in are called after it.
     """
-    rows = conn.execute("select type, name, tbl_name, coalesce(sql, '') from sqlite_master")
-    parts = [(str(kind), str(name), str(of), str(sql)) for kind, name, of, sql in rows]
-    virtual = {
-        name
-        for kind, name, _, sql in parts
-        if kind == "table" and folded(sql).lstrip().startswith("create virtual table")
-    }
-    found, new = set(tables), set(tables)
+    index: dict[str, list[_Made]] = {}
+    for part in made:
+        for word in set(_WORDS.findall(part.sql)):
+            index.setdefault(word, []).append(part)
+    triggers: dict[str, list[_Made]] = {}
+    for part in made:
+        if part.kind == "trigger":
+            triggers.setdefault(folded(part.name), []).append(part)
+    virtual = {folded(part.name) for part in made if part.kind == "virtual"}
+    keys, odd = sorted(names), [name for name in names if not _WORDS.fullmatch(name)]
+    found, new = set(tables), list(tables)
     while new:
-        added: set[str] = set()
-        for kind, name, of, sql in parts:
-            if (kind == "view" or name in virtual) and mentioned(new, sql):
-                added.add(name)
-            elif kind == "trigger" and folded(of) in {folded(n) for n in new}:
-                added |= mentioned(virtual, sql)
-            elif kind == "table" and any(name.startswith(f"{n}_") for n in new & virtual):
-                added.add(name)
-        new = added - found
-        found |= new
+        name = folded(new.pop())
+        is_word = _WORDS.fullmatch(name)
+        parts = index.get(name, []) if is_word else [p for p in made if mentioned([name], p.sql)]
+        added = {part.name for part in parts if part.kind != "trigger"}
+        for part in triggers.get(name, []):
+            words = names.keys() & set(_WORDS.findall(part.sql))
+            added |= {names[key] for key in words | mentioned(odd, part.sql)}
+        if name in virtual:
+            begins = f"{name}_"
+            end = bisect_left(keys, f"{begins}\U0010ffff")
+            added |= {names[key] for key in keys[bisect_left(keys, begins) : end]}
+        new += added - found
+        found |= added
     return found

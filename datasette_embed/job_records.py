@@ -49,6 +49,8 @@ __all__ = [
 #: Reasons of states that a person asked for.
 PAUSED_BY_REQUEST = "paused on request"
 CANCELLED_BY_REQUEST = "cancelled on request"
+#: The action of the job that keeps a watched collection up to date. Nobody else runs it.
+WATCH = "watch"
 
 
 class JobRecords:
@@ -86,6 +88,11 @@ class JobRecords:
         found = self.list_unfinished(collection_id)
         return found[0] if found else None
 
+    def find_resumable(self, collection_id: int) -> JobRecord | None:
+        """Return the newest job that a ``create`` or ``sync`` of a person goes on with, or None."""
+        jobs = self.list_unfinished(collection_id)
+        return next((job for job in jobs if job.action != WATCH), None)
+
     def list_unfinished(self, collection_id: int | None = None) -> list[JobRecord]:
         """Return the jobs, or those of one collection, that have work to do, newest first."""
         return self._select(
@@ -98,8 +105,21 @@ class JobRecords:
             *(status.value for status in UNFINISHED),
         )
 
+    def list_signed(self, limit: int) -> list[JobRecord]:
+        """Return the newest jobs that wait or run and say that they were asked for on a server.
+
+        Args:
+            limit: most of them: a stranger's file may hold any number.
+        """
+        return self._select(
+            "where status in (?, ?) and typeof(signature) = 'text' order by id desc limit ?",
+            JobStatus.PENDING.value,
+            JobStatus.RUNNING.value,
+            limit,
+        )
+
     def _select(self, condition: str, *parameters: Any) -> list[JobRecord]:
-        if not schema.has_our_tables(self.conn):
+        if not schema.has_table(self.conn, "_embed_jobs"):
             return []
         sql = f"{select_jobs(self.conn)} {condition}"
         return [read_job(row) for row in self.conn.execute(sql, parameters)]
@@ -220,10 +240,10 @@ class JobRecords:
         """
         if not self.beat(claim):
             job = self.find_job(claim.job_id)
-            status = job.status.value if job else "deleted"
-            raise JobStateError(
-                claim.job_id, status, "another process has taken it over, cancelled or deleted it"
-            )
+            if job is None:
+                raise JobStateError(claim.job_id, "deleted", "its collection was deleted")
+            reason = "another process has taken it over or ended it"
+            raise JobStateError(claim.job_id, job.status.value, reason)
         self.conn.execute(
             f"update _embed_jobs set {', '.join(f'{n} = ?' for n in COUNTS)} where id = ?",
             (
@@ -307,6 +327,8 @@ class JobRecords:
         is_at_work = job.status is JobStatus.RUNNING and not job.is_abandoned
         if is_at_work and job.request is not Request.CANCEL:
             return self._request(job, Request.CANCEL)
+        if is_at_work:
+            reason += ", without waiting for the model call in flight"
         return self._set(job_id, JobStatus.CANCELLED, reason)
 
     def fail(self, job: JobRecord, reason: str) -> JobRecord:

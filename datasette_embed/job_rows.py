@@ -80,6 +80,13 @@ class JobCounts:
     removed: int = 0
     tokens: int = 0
 
+    def describe_failures(self) -> str | None:
+        """Return why a run that came to its end has stored nothing, if that is so."""
+        if not self.failed or self.failed != self.rows_done - self.blank:
+            return None
+        rows = "the only row" if self.failed == 1 else f"all {self.failed:,} rows"
+        return f"{rows} failed: see the failures of the job"
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -184,7 +191,7 @@ def read_job(row: tuple[Any, ...]) -> JobRecord:
     Raises:
         JobStateError: it is in a state of a later version.
     """
-    values = dict(zip(_COLUMNS, row, strict=False))
+    values = {name: _coerced(name, value) for name, value in zip(_COLUMNS, row, strict=False)}
     try:
         values["status"] = JobStatus(values["status"])
     except ValueError:
@@ -194,7 +201,24 @@ def read_job(row: tuple[Any, ...]) -> JobRecord:
     known = values["request"] in tuple(Request)
     values["request"] = Request(values["request"]) if known else None
     values["options"] = _read_options(values["options"])
-    return JobRecord(**values, counts=JobCounts(*row[len(_COLUMNS) :]))
+    counts = [value if isinstance(value, int) else 0 for value in row[len(_COLUMNS) :]]
+    return JobRecord(**values, counts=JobCounts(*counts))
+
+
+#: Of the columns of a record, those that are numbers, and those that are never None.
+_NUMBERS = frozenset(("id", "collection_id", "epoch", "rows_total"))
+_TEXTS = frozenset(("collection", "model_id", "status", "created_at"))
+
+
+def _coerced(name: str, value: Any) -> Any:
+    """Return what a column holds if it is of its kind, else the nearest to nothing."""
+    if name in _NUMBERS:
+        return value if isinstance(value, int) else 0
+    if isinstance(value, str):
+        return value
+    if name in _TEXTS:
+        return "" if value is None else str(value)
+    return None
 
 
 def _read_options(stored: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from .batches import (
 )
 from .database import patient, sqlite3, translated, write_transaction
 from .errors import (
+    DatabaseLockedError,
     EmbedError,
     JobStateError,
     SourceError,
@@ -42,6 +43,7 @@ from .job_records import (
     JobStatus,
     Request,
 )
+from .lasting_writes import write_lasting
 from .missing import KnownVectors, MissingContent, compare
 from .models import EmbeddingModel, read_items
 from .records import CollectionRecord, Refresh, Row, RowSource
@@ -74,6 +76,7 @@ class JobRun:
     Attributes:
         pause_status: ``paused``; or ``pending`` where it is to go on by itself.
         states: the states in which the job is taken.
+        on_lost: called from another thread when the job is no longer this run's.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class JobRun:
         self.reason: str | None = None
         self.pause_status = JobStatus.PAUSED
         self.states: tuple[JobStatus, ...] = UNFINISHED
+        self.on_lost: Callable[[], None] = lambda: None
         self._request: Request | None = None
         self._failures_in_a_row = 0
         self._failing: set[str] = set()
@@ -139,35 +143,37 @@ class JobRun:
                 self.collection = self._store.get_collection(self.collection.name)
         self._claim = claim
         self._known_failures = self._failures.known_failures(self.collection.id)
-        with Heartbeat(self.path, claim):
+        with Heartbeat(self.path, claim, self.on_lost):
             return self._run_claimed(claim)
 
     def _run_claimed(self, claim: Claim) -> JobStatus:
         try:
-            # A batch that was paid for is not given up because another program is writing.
-            with translated(self.path), patient(self.conn):
+            with translated(self.path):
                 self._run(claim)
-                self._end(claim, JobStatus.FINISHED, None)
+                self.reason = self.counts.describe_failures()
+                self._keep(
+                    lambda: self._records.end(claim, JobStatus.FINISHED, self.counts, self.reason)
+                )
             return JobStatus.FINISHED
         except Paused as paused:
             return self._end_early(claim, paused)
         except JobStateError:
             raise
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
+            status, reason = JobStatus.FAILED, first_line(error)
+            if isinstance(error, KeyboardInterrupt):
+                status, reason = JobStatus.PAUSED, "interrupted"
+            elif isinstance(error, DatabaseLockedError):
+                status = self.pause_status  # nothing is wrong with the job
             # Where the file itself is what failed, this fails too, and the job is freed
             # by the end of its process or of its lease.
             with suppress(SourceError, JobStateError):
-                self._end(
-                    claim,
-                    JobStatus.PAUSED if interrupted else JobStatus.FAILED,
-                    "interrupted" if interrupted else first_line(error),
-                )
+                self._end(claim, status, reason)
             raise
 
     def _end_early(self, claim: Claim, paused: Paused) -> JobStatus:
         """End in the state that was asked for, by the file before anybody else."""
-        with translated(self.path), write_transaction(self.conn):
+        with translated(self.path), patient(self.conn), write_transaction(self.conn):
             request = self._records.checkpoint(claim, self.counts)
             status, self.reason = JobStatus.PAUSED, str(paused) or None
             if request is Request.CANCEL:
@@ -183,19 +189,30 @@ class JobRun:
         with translated(self.path), write_transaction(self.conn):
             self._records.end(claim, status, self.counts, reason)
 
+    def _keep(self, write: Callable[[], None]) -> None:
+        """Write in one transaction, even if another program has the file for long."""
+        counts, collection = replace(self.counts), self.collection
+
+        def undo() -> None:
+            self.counts, self.collection = replace(counts), collection
+
+        write_lasting(self.conn, self.path, write, undo, self.pause)
+
     def _run(self, claim: Claim) -> None:
         self.conn.execute("drop table if exists temp._embed_seen")
         self.conn.execute("create temp table _embed_seen (id text primary key)")
         for window in self.source.iter_windows(WINDOW_ROWS):
             self._run_window(claim, window)
-        with write_transaction(self.conn):
-            self._checkpoint(claim)
-            self._forget_failures()
-            if self._remove:
-                self.counts.removed += self._delete_unseen()
-            if self.collection.is_rebuilding and self._only is None:
-                self.counts.removed += self._store.finish_rebuilding(self.collection)
+        self._keep(lambda: self._write_end(claim))
         self.report(self.counts)
+
+    def _write_end(self, claim: Claim) -> None:
+        self._checkpoint(claim)
+        self._forget_failures()
+        if self._remove:
+            self.counts.removed += self._delete_unseen()
+        if self.collection.is_rebuilding and self._only is None:
+            self.counts.removed += self._store.finish_rebuilding(self.collection)
 
     def _forget_failures(self) -> None:
         if self._only is not None:  # what it did not look at fails as before
@@ -241,7 +258,8 @@ class JobRun:
         reused = self._known.find(
             (item.content_hash for item in missing), self.collection.dimensions
         )
-        with write_transaction(self.conn):
+
+        def write() -> None:
             self._known.set_aside(blanked + [i for item in missing for i in item.entry_ids])
             self._store.refresh_entries(self.collection.id, refreshes)
             for item in missing:
@@ -252,6 +270,8 @@ class JobRun:
             self.counts.removed += self._store.delete_entries(self.collection.id, blanked)
             self._record(claim, failures)
             self._checkpoint(claim)
+
+        self._keep(write)
         self.report(self.counts)
         missing = [item for item in missing if item.content_hash not in reused]
         for batch in cut_into_batches(missing, self.model, self._batch_size):
@@ -281,7 +301,8 @@ class JobRun:
         self.counts.rows_done += len(failures)
 
     def _show_life(self) -> None:
-        with write_transaction(self.conn):
+        # What this batch has paid for so far must not be lost to another program's lock.
+        with suppress(DatabaseLockedError), translated(self.path), write_transaction(self.conn):
             self._checkpoint(self._claim)
         self._obey()
 
@@ -329,7 +350,8 @@ class JobRun:
                     self._count_failure(item, outcome)
         except (Paused, EmbedError) as error:
             stopped = error  # but what has been paid for is kept
-        with write_transaction(self.conn):
+
+        def write() -> None:
             self._write_dimensions()
             for item, blob in embedded:
                 self._write(item, blob)
@@ -339,6 +361,8 @@ class JobRun:
             self.counts.rows_done += sum(len(item.entry_ids) for item, _ in embedded)
             self._record(claim, failures)
             self._checkpoint(claim)
+
+        self._keep(write)
         self.report(self.counts)
         if stopped:
             raise stopped

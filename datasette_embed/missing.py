@@ -162,11 +162,12 @@ class KnownVectors:
     def set_aside(self, entry_ids: Sequence[str]) -> None:
         """Keep the vectors of entries that are about to be replaced or deleted."""
         conn = self._store.conn
+        # Each time, for a transaction that was undone has taken the table with it.
+        conn.execute(
+            "create temp table if not exists _embed_replaced (collection_id integer,"
+            " content_hash blob, embedding blob, primary key (collection_id, content_hash))"
+        )
         if not self._has_table:
-            conn.execute(
-                "create temp table if not exists _embed_replaced (collection_id integer,"
-                " content_hash blob, embedding blob, primary key (collection_id, content_hash))"
-            )
             # Left over from an earlier run. Not dropped, which SQLite refuses while the
             # caller reads what to embed over the same connection.
             conn.execute("delete from temp._embed_replaced")

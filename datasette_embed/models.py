@@ -127,7 +127,13 @@ class EmbeddingModel(ABC):
     def embed_batch(
         self, items: list[Item], *, kind: Kind = Kind.DOCUMENT, key: str | None = None
     ) -> Batch | Iterable[Sequence[float]]:
-        """Return one vector per item, in order. ``items`` is never empty."""
+        """Return one vector per item, in order.
+
+        Args:
+            items: never empty.
+            kind: the side of a search they are on.
+            key: the API key, found already where ``needs_key`` is set.
+        """
 
     @property
     def fingerprint(self) -> str:
@@ -148,6 +154,15 @@ class EmbeddingModel(ABC):
         if not key:
             raise MissingKeyError(self.model_id, self.key_env_var, self.needs_key)
         return key
+
+    def key_for_call(self, explicit_key: str | None) -> str | None:
+        """Return what ``embed_batch`` is given as the key, which it need not look for itself.
+
+        Raises:
+            MissingKeyError: the model needs one and there is none.
+            SourceError: as ``get_key``.
+        """
+        return explicit_key if self.needs_key is None else self.get_key(explicit_key)
 
     def warm(self) -> None:  # noqa: B027
         """Load whatever the first call would have to load; a model that loads nothing need not."""
@@ -219,11 +234,12 @@ class EmbeddingModel(ABC):
             ValueError: bytes for a model of texts, or text for a model of bytes.
             ProviderError: the model failed, or returned another number of vectors than items.
             InvalidVectorError: NaN, infinity or another length than ``dimensions``.
+            MissingKeyError: it needs an API key and there is none.
         """
         from . import vectors as arithmetic
 
         self.check_items(items)
-        answer = self._embed_without_secrets(items, Kind(kind), key)
+        answer = self._embed_without_secrets(items, Kind(kind), self.key_for_call(key))
         tokens = answer.tokens if isinstance(answer, Batch) else None
         rows = answer.vectors if isinstance(answer, Batch) else answer
         if len(rows) != len(items):

@@ -366,8 +366,8 @@ def check_readable(model: EmbeddingModel, text: str) -> None:
 def _too_long(model: EmbeddingModel, reading: Reading) -> UnreadableTextError:
     return UnreadableTextError(
         model.model_id,
-        f"the text has {reading.tokens} tokens and the model reads {model.max_tokens}. "
-        "Shorten it with substr(), or embed the table with: datasette embed create",
+        f"the text has {reading.tokens} tokens and the model reads {model.max_tokens}",
+        is_too_long=True,
     )
 
 

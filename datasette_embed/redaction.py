@@ -7,11 +7,13 @@ message, a log or a file. Where keys are found is not said here.
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import re
 import threading
 from collections import OrderedDict
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 REMOVED = "[key removed]"
 #: A shorter key is not looked for: to remove it would tear up texts that have none.
@@ -20,6 +22,12 @@ SHORTEST = 8
 MOST = 1_000
 #: What stands in a request's Authorization header (RFC 6750, section 2.1).
 _BEARER = re.compile(r"(?i)\b(bearer\s+)[\w\-.~+/]{4,}=*")
+#: The same of RFC 7617: user and key in base64, which is no word of lower-case letters.
+_BASIC = re.compile(r"\b([Bb]asic\s+)(?![a-z]+(?![\w+/=]))[\w\-+/]{8,}=*")
+#: So much of the beginning of a key is no accident, and what is left of it is removed too.
+TELLING = 12
+#: A server that shortens a key writes its beginning, what stands for the middle, and its end.
+_MASK = r"(?:\*{2,}|\u2022{2,}|\.{3,}|x{4,}|\u2026)[\w\-]{0,8}"
 
 _lock = threading.Lock()
 _secrets: OrderedDict[str, None] = OrderedDict()
@@ -41,10 +49,48 @@ def redacted(text: str) -> str:
         known = list(_secrets)
     # Longest first: of two keys that begin alike nothing is left over.
     for key in sorted(known, key=len, reverse=True):
-        for form in {key, quote(key, safe=""), json.dumps(key)[1:-1], repr(key)[1:-1]}:
-            if form in text:
-                text = text.replace(form, REMOVED)
+        for form in _forms(key):
+            text = text.replace(form, REMOVED)
+    # Beginnings last, so that none is taken for a key that was only longer.
+    for key in known:
+        text = _without_beginnings(text, _forms(key))
+    text = _BASIC.sub(rf"\1{REMOVED}", text)
     return _BEARER.sub(rf"\1{REMOVED}", text)
+
+
+def _forms(key: str) -> set[str]:
+    """Return a key as it may stand in an address, in JSON, in Python and in base64."""
+    return {
+        key,
+        quote(key),
+        quote(key, safe=""),
+        quote_plus(key),
+        quote_plus(key, safe="/"),
+        json.dumps(key)[1:-1],
+        repr(key)[1:-1],
+        base64.b64encode(key.encode("utf-8", "replace")).decode("ascii"),
+    }
+
+
+def _without_beginnings(text: str, forms: set[str]) -> str:
+    """Return the text without what begins as a key does, shortened or cut off."""
+    for form in forms:
+        if len(form) >= TELLING and form[:4] in text:
+            text = re.sub(re.escape(form[:4]) + r"[\w\-/+%]{0,99}?" + _MASK, REMOVED, text)
+    # Of several forms that begin alike the one that fits longest.
+    telling = {form[:TELLING] for form in forms if len(form) > TELLING}
+    for beginning in telling:
+        start = text.find(beginning)
+        while start >= 0:
+            end = start + max(_common(text, start, form) for form in forms)
+            text = text[:start] + REMOVED + text[end:]
+            start = text.find(beginning, start + len(REMOVED))
+    return text
+
+
+def _common(text: str, start: int, form: str) -> int:
+    """Return how many characters of a form stand in the text from a place on."""
+    return len(os.path.commonprefix([text[start : start + len(form)], form]))
 
 
 class ScrubbedError(Exception):

@@ -119,7 +119,7 @@ class Run:
             store = Store(conn) if conn else None
             collection = store.find_collection(name) if store else None
             if conn and store and collection:
-                unfinished = JobRecords(conn).find_unfinished(collection.id)
+                unfinished = JobRecords(conn).find_resumable(collection.id)
                 self.entries = store.count(collection.id)
                 model_id = model_id or collection.model_id
             self.model = default_model(registry or get_registry(), model_id)

@@ -47,10 +47,16 @@ def now() -> str:
 
 
 def has_table(conn: sqlite3.Connection, name: str) -> bool:
-    """Say whether the file has a table of this name."""
+    """Say whether the file has a table of this name that holds its own rows.
+
+    Not a view or a virtual table, for that may run a stranger's query, and for ever. SQLite
+    keeps the statement of a table with these words at its beginning, and goes by it.
+    """
     return bool(
         conn.execute(
-            "select 1 from sqlite_master where type = 'table' and name = ?", (name,)
+            "select 1 from sqlite_master where type = 'table' and name = ? collate nocase"
+            " and lower(substr(sql, 1, 13)) = 'create table '",
+            (name,),
         ).fetchone()
     )
 
@@ -63,7 +69,8 @@ def columns_of(conn: sqlite3.Connection, table: str) -> set[str]:
 def has_collections(conn: sqlite3.Connection) -> bool:
     """Say whether the file holds collections in LLM's tables (ours or LLM's own)."""
     return all(
-        columns and columns <= columns_of(conn, table) for table, columns in _NEEDED_COLUMNS.items()
+        has_table(conn, table) and columns <= columns_of(conn, table)
+        for table, columns in _NEEDED_COLUMNS.items()
     )
 
 

@@ -58,7 +58,7 @@ create table _embed_warnings (
    primary key (collection_id, entry_id, warning)
 );
 create table _embed_jobs (
-   id integer primary key,
+   id integer primary key autoincrement,
    collection_id integer,
    collection text not null,
    model_id text not null,

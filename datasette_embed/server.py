@@ -30,7 +30,7 @@ from .errors import (
 )
 from .executor import wrap_executor
 from .models import EmbeddingModel, Item, Kind, is_blank
-from .query_embeddings import PROCESS_QUERIES, Limits
+from .query_embeddings import GRACE_SECONDS, PROCESS_QUERIES, Limits
 from .redaction import keep_secret, redacted
 from .registry import Registry, get_registry
 from .settings import KEYS_PREFIX, PLUGIN_NAME, get_settings
@@ -139,7 +139,7 @@ def warm_models(registry: Registry, names: tuple[str, ...]) -> None:
 
 # SQL threads that wait for a permission check, by Datasette.
 _asking: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-_asking_lock = threading.Lock()
+_asked = threading.Condition(threading.Lock())
 
 
 def admit(datasette: Datasette, model: EmbeddingModel) -> Admission:
@@ -170,15 +170,28 @@ def admit(datasette: Datasette, model: EmbeddingModel) -> Admission:
 
 
 def _may_use(datasette: Datasette, model: EmbeddingModel, visit: Visit) -> bool:
-    """Ask Datasette, on its event loop, from the thread of a SQL query.
+    """Return whether the actor may use a model, from the thread of a SQL query.
 
-    Where that cannot be (the query runs on the loop itself, or on the only thread, which
-    Datasette may need for the answer) plugin config alone decides.
+    Nobody is asked where nobody but plugin config has a say, so that no thread waits. Else
+    Datasette is, on its event loop. Where that cannot be (the query runs on the loop
+    itself, or on the only thread, which Datasette may need for the answer), what config
+    cannot tell is a no.
+
+    Raises:
+        ModelNotAllowedError: who may use it cannot be known here.
     """
+    actor = budgets.rightful(datasette, visit.actor)
+    is_open = budgets.is_open(datasette, model.model_id, actor)
+    is_restricted = actor is not None and "_r" in actor
+    if not is_restricted and not compat.may_others_decide(datasette, access.USE_MODEL):
+        return is_open
     threads = int(datasette.setting("num_sql_threads") or 0)
     if threads < 2 or visit.loop is None or not visit.loop.is_running() or _is_on_a_loop():
-        actor = budgets.rightful(datasette, visit.actor)
-        return budgets.is_open(datasette, model.model_id, actor)
+        if compat.has_config_rule(datasette, access.USE_MODEL):
+            raise ModelNotAllowedError(model.model_id, _UNKNOWN.format("the site's permissions"))
+        if is_restricted and not budgets.is_free(model):
+            raise ModelNotAllowedError(model.model_id, _UNKNOWN.format("the token's restrictions"))
+        return is_open
     with _place_to_ask(datasette, model, threads - 1):
         question = access.may_use_model(datasette, visit.actor, model.model_id)
         future = asyncio.run_coroutine_threadsafe(question, visit.loop)
@@ -189,6 +202,11 @@ def _may_use(datasette: Datasette, model: EmbeddingModel, visit: Visit) -> bool:
                 raise
             future.cancel()
             raise BusyError(model.model_id) from None
+
+
+_UNKNOWN = (
+    "Whether {} let you use it cannot be looked up in SQL with the setting num_sql_threads below 2"
+)
 
 
 def _is_on_a_loop() -> bool:
@@ -204,20 +222,22 @@ def _place_to_ask(datasette: Datasette, model: EmbeddingModel, most: int) -> Ite
     """Keep a SQL thread free for the answer.
 
     Raises:
-        BusyError: the others wait for answers, or for models.
+        BusyError: the others wait for answers, or for models, for longer than the grace.
     """
-    with _asking_lock:
-        asking = _asking.get(datasette, 0)
-        has_place = asking + PROCESS_QUERIES.waiting < most
+    with _asked:
+        has_place = _asked.wait_for(
+            lambda: _asking.get(datasette, 0) + PROCESS_QUERIES.waiting < most, GRACE_SECONDS
+        )
         if has_place:
-            _asking[datasette] = asking + 1
+            _asking[datasette] = _asking.get(datasette, 0) + 1
     if not has_place:
         raise BusyError(model.model_id)
     try:
         yield
     finally:
-        with _asking_lock:
+        with _asked:
             _asking[datasette] -= 1
+            _asked.notify_all()
 
 
 async def embed_for(
@@ -245,7 +265,8 @@ async def embed_for(
     visit = budgets.current_visit()
     if visit is None or visit.request is not request:
         visit = Visit(asyncio.get_running_loop(), request)
-    admission = budgets.admission_of(datasette, model, visit)
+    is_sent = request.scope.get("method") == "POST"
+    admission = budgets.admission_of(datasette, model, visit, is_sent=is_sent)
     settings = get_settings(datasette)
     limits = Limits(
         timeout_seconds=settings.embed_timeout_seconds,

@@ -25,6 +25,7 @@ from .settings_values import (
     read_allow,
     read_allow_by_name,
     read_boolean,
+    read_full_names,
     read_json_text,
     read_keys,
     read_names,
@@ -192,6 +193,7 @@ SETTINGS: dict[str, tuple[Any, Callable[[Any, str], Any]]] = {
     "models": ((), parse_model_entries),
     "allow": ({}, read_allow_by_name),
     "allow_create": (None, read_optional_allow),
+    "public_collections": ((), read_full_names),
     "keys": ({}, read_keys),
 }
 
@@ -219,6 +221,7 @@ class Settings:
         models: models registered by plugin config.
         allow: id or alias of a model -> who may use it.
         allow_create: who may create collections; None: the root user only.
+        public_collections: those to show though their source is not served, as ``database/name``.
         keys: what a key is for, or a model's id -> API key.
     """
 
@@ -240,6 +243,7 @@ class Settings:
     models: tuple[ModelEntry, ...] = SETTINGS["models"][0]
     allow: Mapping[str, Allow] = field(default_factory=dict)
     allow_create: Allow | None = SETTINGS["allow_create"][0]
+    public_collections: tuple[str, ...] = SETTINGS["public_collections"][0]
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 

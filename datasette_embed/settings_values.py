@@ -47,6 +47,16 @@ def read_names(value: Any, key: str) -> tuple[str, ...]:
     return tuple(read_text(name, f"{key}[{position}]") for position, name in enumerate(value))
 
 
+def read_full_names(value: Any, key: str) -> tuple[str, ...]:
+    """Return names of collections, each with its database: ``database/collection``."""
+    names = read_names(value, key)
+    for name in names:
+        database, _, collection = name.partition("/")
+        if not database or not collection:
+            raise ConfigError(key, f"must be a list of database/collection, not {name!r}")
+    return names
+
+
 def read_whole_number(value: Any, key: str) -> int:
     """Return a whole number of 1 or more; ``$env`` and ``--plugin-secret`` give text."""
     try:

@@ -22,6 +22,7 @@ from .user_files import read_line
 
 SECRET_FILE_NAME = "signing-secret"
 _SECRET_BYTES = 32
+_SIGNATURE_CHARACTERS = 64
 
 
 def sign(*parts: str) -> str:
@@ -33,19 +34,23 @@ def sign(*parts: str) -> str:
     return _signature(_get_secret(), parts)
 
 
-def is_signed(signature: str | None, *parts: str) -> bool:
-    """Say whether this is our signature of these texts.
+def is_signed(signature: object, *parts: object) -> bool:
+    """Say whether this is our signature of these texts; a file may hold anything instead.
 
     Without a secret nothing was ever signed here, and none is made by asking.
 
     Raises:
         SourceError: the secret cannot be read.
     """
+    # Before the secret is read: most of what a stranger's file holds ends here.
+    if not isinstance(signature, str) or len(signature) != _SIGNATURE_CHARACTERS:
+        return False
+    texts = tuple(part for part in parts if isinstance(part, str))
     secret = read_line(secret_file())
-    if secret is None or not isinstance(signature, str):
+    if secret is None or len(texts) != len(parts):
         return False
     # As bytes: compare_digest refuses text that is not ASCII, and a file may hold any.
-    expected = _signature(secret, parts).encode()
+    expected = _signature(secret, texts).encode()
     return hmac.compare_digest(expected, signature.encode("utf-8", "replace"))
 
 

@@ -18,7 +18,7 @@ from datasette.utils import tilde_encode
 from .database import quoted, sqlite3, translated
 from .errors import SourceError
 from .models import is_blank
-from .records import Row
+from .records import Row, is_storable
 from .schema_sql import OUR_TABLES
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
@@ -69,7 +69,8 @@ class SourceSpec:
         for name, value in stored.items():
             default = getattr(cls, name, None) if name in cls.__dataclass_fields__ else ...
             expected = str if default is None else list if default == () else type(default)
-            if not isinstance(value, expected):
+            text = "".join(map(str, value)) if isinstance(value, list) else str(value)
+            if not isinstance(value, expected) or not is_storable(text):
                 raise SourceError(
                     "the collection's source", f"cannot be read: {name!r} is not what it should be"
                 )
@@ -231,9 +232,8 @@ class Source:
         # SQLite would take an unknown name in double quotes for a text.
         for column in columns:
             if column not in names:
-                raise SourceError(
-                    self.path, f"no column named '{column}'. Columns: {', '.join(names)}"
-                )
+                reason = f"no column named '{column}'. Columns: {', '.join(names)}"
+                raise SourceError(self.path, reason, column)
 
     def _default_columns(
         self, spec: SourceSpec, names: list[str], id_columns: list[str]

@@ -53,7 +53,9 @@ class Store(Entries):
         """Return the file's collections by name; none for a file without our tables."""
         if not schema.has_collections(self.conn):
             return []
-        rows = self.conn.execute("select id, name, model from collections order by name")
+        rows = self.conn.execute(
+            "select id, name, model from collections where typeof(name) = 'text' order by name"
+        )
         return [self._record(*row) for row in rows.fetchall()]
 
     def find_collection(self, name: str) -> CollectionRecord | None:
@@ -86,6 +88,8 @@ class Store(Entries):
                 " from _embed_collections where collection_id = ? and name = ? and model = ?",
                 (collection_id, name, model_id),
             ).fetchone()
+        # A file may hold anything: what is no text could not be shown.
+        model_id = str(model_id)
         if ours is None:
             return CollectionRecord(
                 collection_id, name, model_id, dimensions=self._stored_dimensions(collection_id)
@@ -98,12 +102,12 @@ class Store(Entries):
             name,
             model_id,
             dimensions=dimensions or self._stored_dimensions(collection_id),
-            metric=metric,
-            fingerprint=fingerprint,
+            metric=str(metric),
+            fingerprint=str(fingerprint),
             source=read_source(source) if source else None,
             store=bool(store),
             is_rebuilding=bool(is_rebuilding),
-            created_at=created_at,
+            created_at=created_at if isinstance(created_at, str) else None,
         )
 
     def _stored_dimensions(self, collection_id: int) -> int | None:

@@ -1,8 +1,8 @@
 """Visibility: what of a served database somebody may not see, because of where it is from.
 
-Layer 7: imports ``compat``, ``database`` and ``holdings``. It puts the rules of ``holdings``
-to Datasette for one actor. Nothing is kept here but what was read of a file that has not
-changed since; how long an answer counts is for ``access`` to say.
+Layer 7: imports ``compat``, ``database``, ``holdings`` and ``settings``. It puts the rules of
+``holdings`` to Datasette for one actor. Nothing is kept here but what was read of a file that
+has not changed since; how long an answer counts is for ``access`` to say.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from . import compat
 from .compat import Actor
 from .database import sqlite3
 from .holdings import UNREADABLE, Holdings, Need, Rule, folded, mentioned, read_holdings
+from .settings import get_settings
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 _SETTLED_SECONDS = 2.0
 #: What was read of a file is read again after this, whatever its times say.
 _KEPT_SECONDS = 10.0
+#: That there was no time to read it counts so long, unless the file changes.
+_LATE_SECONDS = 60.0
 
 # Set while Datasette is asked about a source: our own answers must not count then.
 _is_asking: ContextVar[bool] = ContextVar("embed_is_asking", default=False)
@@ -64,6 +67,8 @@ class _Known:
 
 
 _known: WeakKeyDictionary[Database, _Known] = WeakKeyDictionary()
+# Sources that are nowhere, of which the log has been told.
+_told: WeakKeyDictionary[Database, set[Rule]] = WeakKeyDictionary()
 
 
 def is_asking() -> bool:
@@ -111,10 +116,13 @@ async def holdings_of(datasette: Datasette, database: str) -> Holdings:
     stamp, changed_at = _stamp(db)
     now = time.time()
     try:
-        holdings: Holdings = await db.execute_fn(read_holdings)
+        public = _public_collections(datasette, database)
+        holdings: Holdings = await db.execute_fn(lambda conn: read_holdings(conn, public))
     except sqlite3.Error as error:
         logger.warning("database %s cannot be read, its collections are hidden: %s", db.name, error)
         return _worst(_known.get(db))
+    if holdings.is_late:
+        logger.warning("database %s takes too long to be looked at: it is hidden", db.name)
     is_settled = stamp is not None and now - changed_at >= _SETTLED_SECONDS
     _known[db] = _Known(holdings, stamp, is_settled, time.monotonic())
     return holdings
@@ -135,43 +143,95 @@ async def meets(datasette: Datasette, actor: Actor, database: str, rule: Rule) -
     """Return whether an actor may see what a rule of this database asks for."""
     token = _is_asking.set(True)
     try:
-        if rule.need is Need.TABLE:
-            return await compat.may_view_table(datasette, actor, database, rule.name)
-        if rule.need is Need.EMBEDDINGS:
-            return await compat.may_view_table(datasette, actor, database, "embeddings")
-        if rule.need is Need.SQL:
-            return await compat.may_execute_sql(datasette, actor, database)
-        if rule.need is Need.NOBODY:
-            return False
-        return await _meets_elsewhere(datasette, actor, database, rule)
+        return await _Question(datasette, actor).meets(database, rule)
     finally:
         _is_asking.reset(token)
 
 
-async def _meets_elsewhere(datasette: Datasette, actor: Actor, database: str, rule: Rule) -> bool:
-    if not await compat.may_view_database(datasette, actor, database):
-        return False
-    is_served = False
-    for other in served_databases(datasette):
-        if other == database:
-            continue
-        holdings = await holdings_of(datasette, other)
-        if Rule(Need.NOBODY) in holdings.rules:
+class _Question:
+    """One question about one actor: all that it leads to must be answered with yes."""
+
+    def __init__(self, datasette: Datasette, actor: Actor) -> None:
+        self._datasette = datasette
+        self._actor = actor
+        # Databases whose SQL has been asked about: a no would have ended the question.
+        self._asked: set[str] = set()
+
+    async def meets(self, database: str, rule: Rule) -> bool:
+        """Return whether the actor may see what a rule of a database asks for."""
+        if rule.need is Need.TABLE:
+            return await self._may_view_table(database, rule.name)
+        if rule.need is Need.EMBEDDINGS:
+            return await self._may_view_table(database, "embeddings")
+        if rule.need is Need.SQL:
+            return await self._may_execute_sql(database)
+        if rule.need is Need.NOBODY:
             return False
-        if rule.need is Need.TABLE_ELSEWHERE:
-            table = holdings.names.get(folded(rule.name))
-            is_there, is_sql = table is not None, table in holdings.hidden
-        else:
-            table, is_sql = None, True
-            is_there = bool(mentioned(holdings.names, rule.name))
-        is_served = is_served or is_there
-        if is_there and not (
-            await compat.may_execute_sql(datasette, actor, other)
-            if is_sql or table is None
-            else await compat.may_view_table(datasette, actor, other, table)
-        ):
+        return await self._meets_elsewhere(database, rule)
+
+    async def _may_view_table(self, database: str, table: str) -> bool:
+        return await compat.may_view_table(self._datasette, self._actor, database, table)
+
+    async def _may_execute_sql(self, database: str) -> bool:
+        """Return whether the actor may run SQL on a database, our own denial of it included."""
+        if database in self._asked:
+            return True
+        self._asked.add(database)
+        if not await compat.may_execute_sql(self._datasette, self._actor, database):
             return False
-    return is_served or await compat.may_execute_sql(datasette, actor, database)
+        for rule in (await holdings_of(self._datasette, database)).rules:
+            if rule.is_elsewhere and not await self.meets(database, rule):
+                return False
+        return True
+
+    async def _meets_elsewhere(self, database: str, rule: Rule) -> bool:
+        if not await compat.may_view_database(self._datasette, self._actor, database):
+            return False
+        is_served = False
+        for other in served_databases(self._datasette):
+            if other == database:
+                continue
+            holdings = await holdings_of(self._datasette, other)
+            if Rule(Need.NOBODY) in holdings.rules:
+                return False
+            if rule.need is Need.TABLE_ELSEWHERE:
+                table = holdings.names.get(folded(rule.name))
+                is_there, is_sql = table is not None, table in holdings.hidden
+            else:
+                table, is_sql = None, True
+                is_there = bool(mentioned(holdings.names, rule.name))
+            is_served = is_served or is_there
+            if is_there and not (
+                await self._may_execute_sql(other)
+                if is_sql or table is None
+                else await self._may_view_table(other, table)
+            ):
+                return False
+        if not is_served and not rule.is_public:
+            _tell(self._datasette, database, rule)
+        return is_served or rule.is_public or compat.is_root(self._datasette, self._actor)
+
+
+def _tell(datasette: Datasette, database: str, rule: Rule) -> None:
+    """Log once why something is hidden from all but root, and what to do."""
+    told = _told.setdefault(datasette.get_database(database), set())
+    if rule not in told:
+        told.add(rule)
+        source = f"table {rule.name!r}" if rule.need is Need.TABLE_ELSEWHERE else "query"
+        logger.warning(
+            "database %s: collections of a %s that is in no other database served here are "
+            "hidden from everybody but root. Serve the database with the rows too, or name the "
+            "collections in the setting public_collections",
+            database,
+            source,
+        )
+
+
+def _public_collections(datasette: Datasette, database: str) -> frozenset[str]:
+    """Return the names of a database's collections that the site says are public."""
+    begins = f"{database}/"
+    names = get_settings(datasette).public_collections
+    return frozenset(name.removeprefix(begins) for name in names if name.startswith(begins))
 
 
 def _worst(known: _Known | None) -> Holdings:
@@ -191,7 +251,11 @@ def _current(db: Database) -> Holdings | None:
         return None
     if not db.is_mutable:
         return known.holdings
-    is_fresh = known.is_settled and time.monotonic() - known.read_at < _KEPT_SECONDS
+    age = time.monotonic() - known.read_at
+    if known.holdings.is_late:
+        is_fresh = age < _LATE_SECONDS
+    else:
+        is_fresh = known.is_settled and age < _KEPT_SECONDS
     return known.holdings if is_fresh and _stamp(db)[0] == known.stamp else None
 
 

@@ -65,6 +65,39 @@ def list_triggers(conn: sqlite3.Connection) -> list[tuple[str, int, str]]:
     return found
 
 
+def has_wanted_triggers(
+    conn: sqlite3.Connection,
+    collection_id: int,
+    table: str,
+    key_column: str | None,
+    columns: Sequence[str] | None,
+) -> bool:
+    """Say whether the triggers of a collection are those ``create_triggers`` would make now.
+
+    They are others after an index was added, which makes more rows be replaced.
+    """
+    rows = conn.execute(
+        "select sql from sqlite_master where type = 'trigger' and substr(name, 1, ?) = ?"
+        " and tbl_name = ? collate nocase",
+        (len(f"{PREFIX}{collection_id}_"), f"{PREFIX}{collection_id}_", table),
+    ).fetchall()
+    wanted = _statements(conn, collection_id, table, key_column, columns)
+    # SQLite keeps the statement as it was, but for its first two words.
+    first = len("create trigger ")
+    return {str(sql)[first:] for (sql,) in rows} == {statement[first:] for statement in wanted}
+
+
+def drop_failing_triggers(conn: sqlite3.Connection) -> int:
+    """Drop every trigger whose tables are gone, so that its table can be written again.
+
+    Runs in the caller's transaction. Returns how many there were.
+    """
+    if has_watch_tables(conn):
+        return 0
+    owners = {owner for _, owner, _ in list_triggers(conn)}
+    return sum(drop_triggers(conn, owner) for owner in owners)
+
+
 def has_triggers(conn: sqlite3.Connection, collection_id: int, table: str) -> bool:
     """Say whether the triggers of a collection are on its table; a rebuilt table lost them."""
     present = {
@@ -101,15 +134,18 @@ def _statements(
     moved = f"{key['old']} is not {key['new']} collate binary"
     yield f"{start}moved after update {on} and {moved} begin\n{note('old')}end"
     # A row that goes because it was in the way of another one (OR REPLACE) fires no deletion.
-    others = [
-        f"select {key['other']} as key from {quoted(table)} as other where {same}"
-        for same in _collisions(conn, table, key_column)
-    ]
+    others = _others(conn, table, key_column)
     if others:
         for name, event, row in (("replaced", "insert", "new"), ("displaced", "update", "old")):
             notes = "".join(
-                _note(collection_id, f"{other} and {key['other']} is not {key[row]} collate binary")
-                for other in others
+                _note(
+                    collection_id,
+                    f"select {key['other']} as key from {quoted(table)} as other where {same}"
+                    f" and {key['other']} is not {key[row]} collate binary"
+                    if same
+                    else f"select '{EVERYTHING}' as key",
+                )
+                for same in others
             )
             yield f"{start}{name} before {event} {on} begin\n{notes}end"
 
@@ -153,22 +189,57 @@ def _differs(column: str) -> str:
     return f"{old} is not {new} collate binary or typeof({old}) is not typeof({new})"
 
 
-def _collisions(conn: sqlite3.Connection, table: str, key_column: str) -> list[str]:
-    """Return, for each other key of a table, the condition that a row ``other`` has the same."""
-    rows = conn.execute("select name, pk from pragma_table_info(?)", (table,)).fetchall()
-    keys = [[name for name, place in rows if place]]
-    for (index,) in conn.execute(
-        'select name from pragma_index_list(?) where "unique" order by name', (table,)
-    ).fetchall():
-        parts = conn.execute("select name from pragma_index_info(?)", (index,)).fetchall()
-        keys.append([name for (name,) in parts])
-    found = {
-        " and ".join(f"other.{quoted(name)} = new.{quoted(name)}" for name in key)
-        for key in keys
-        # An expression in an index has no name.
-        if key and None not in key and key != [key_column]
-    }
+def _others(conn: sqlite3.Connection, table: str, key_column: str) -> list[str]:
+    """Return, for each key of a table, the condition that a row ``other`` has that of the new one.
+
+    One is empty where it cannot be told which row that is: the key is an expression, or holds
+    for some rows only.
+    """
+    found = set()
+    has_key = False
+    rows = conn.execute(
+        'select name, origin, partial from pragma_index_list(?) where "unique"', (table,)
+    ).fetchall()
+    for index, origin, is_partial in rows:
+        has_key |= origin == "pk"
+        parts = conn.execute(
+            "select name, coll from pragma_index_xinfo(?) where key order by seqno", (index,)
+        ).fetchall()
+        if is_partial or any(name is None for name, _ in parts):
+            return [""]
+        # Two ids that the key takes as one are two entries, unless it compares their bytes.
+        if [(name, coll.lower()) for name, coll in parts] != [(key_column, "binary")]:
+            found.add(
+                " and ".join(
+                    f"other.{quoted(name)} = new.{quoted(name)} collate {quoted(coll)}"
+                    for name, coll in parts
+                )
+            )
+    number = _row_number(conn, table, has_key)
+    if number and key_column not in (number, *ROWIDS):
+        found.add(f"other.{_expression(number)} = new.{_expression(number)}")
     return sorted(found)
+
+
+def _row_number(conn: sqlite3.Connection, table: str, has_key: bool) -> str | None:
+    """Return the column that is a table's row number, or its name; None without one.
+
+    Args:
+        has_key: whether the primary key has an index of its own, so is not the number.
+    """
+    columns = conn.execute("select name, pk from pragma_table_info(?)", (table,)).fetchall()
+    keys = [str(name) for name, place in columns if place]
+    if keys and not has_key:
+        return keys[0]
+    names = {str(name).lower() for name, _ in columns}
+    for alias in ROWIDS:
+        if alias not in names:
+            try:
+                conn.execute(f"select {alias} from {quoted(table)} limit 0")
+            except sqlite3.OperationalError:
+                return None  # WITHOUT ROWID
+            return alias
+    return None
 
 
 def has_watch_tables(conn: sqlite3.Connection) -> bool:

@@ -1,6 +1,6 @@
 """Watches as rows of the database: which collections follow their table, and what changed.
 
-Layer 6: imports ``database``, ``records``, ``schema``, ``signing``, ``store`` and
+Layer 6: imports ``database``, ``errors``, ``records``, ``schema``, ``signing``, ``store`` and
 ``watch_triggers``. A file may be a stranger's, so a watch counts only with a signature made
 on this machine. Nothing here embeds or reads a source.
 """
@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from . import signing
+from . import schema, signing
 from .database import sqlite3
+from .errors import SourceError
 from .records import CollectionRecord
 from .store import Store
 from .watch_triggers import EVERYTHING, drop_triggers, has_watch_tables, list_triggers
+
+#: Most watches of one file: a look costs no more, whatever a stranger has put into it.
+MOST_WATCHES = 1_000
+_COLUMNS = "collection_id, table_name, key_column, allows_paid, signature, created_at"
 
 
 @dataclass(frozen=True)
@@ -71,19 +77,34 @@ class Watches:
         """Return all watches by collection; none for a file of an earlier version."""
         if not has_watch_tables(self.conn):
             return []
+        rows = self.conn.execute(f"select {_COLUMNS} from _embed_watches order by collection_id")
+        return [_read_watch(row) for row in rows.fetchall()]
+
+    def list_watched(self) -> list[tuple[CollectionRecord, WatchRecord]]:
+        """Return the watched collections with their watches: the first ``MOST_WATCHES``."""
+        if not has_watch_tables(self.conn) or not schema.has_collections(self.conn):
+            return []
         rows = self.conn.execute(
-            "select collection_id, table_name, key_column, allows_paid, signature, created_at"
-            " from _embed_watches order by collection_id"
+            f"select c.name, {_COLUMNS} from (select {_COLUMNS} from _embed_watches"
+            " order by collection_id limit ?) join collections as c on c.id = collection_id"
+            " where typeof(c.name) = 'text'",
+            (MOST_WATCHES,),
         ).fetchall()
-        return [
-            WatchRecord(number, str(table), key, bool(allows_paid), signature, str(created_at))
-            for number, table, key, allows_paid, signature, created_at in rows
-        ]
+        found = []
+        for name, *row in rows:
+            watch, record = _read_watch(row), Store(self.conn).find_collection(name)
+            if record is not None and record.id == watch.collection_id:
+                found.append((record, watch))
+        return found
 
     def find_watch(self, collection_id: int) -> WatchRecord | None:
         """Return the watch of a collection, or None."""
-        found = [watch for watch in self.list_watches() if watch.collection_id == collection_id]
-        return found[0] if found else None
+        if not has_watch_tables(self.conn):
+            return None
+        row = self.conn.execute(
+            f"select {_COLUMNS} from _embed_watches where collection_id = ?", (collection_id,)
+        ).fetchone()
+        return _read_watch(row) if row else None
 
     def is_signed(self, watch: WatchRecord, collection: CollectionRecord) -> bool:
         """Say whether somebody set up this watch, in this file, on this machine.
@@ -116,9 +137,15 @@ class Watches:
         """Write a watch, signed by this machine, in the place of an earlier one.
 
         Raises:
+            SourceError: the file has as many as are looked at.
             EmbedError: the secret to sign with cannot be kept.
         """
         self.conn.execute("delete from _embed_watches where collection_id = ?", (collection.id,))
+        if self.conn.execute("select count(*) from _embed_watches").fetchone()[0] >= MOST_WATCHES:
+            raise SourceError(
+                f"collection '{collection.name}'",
+                f"cannot be watched: its file has {MOST_WATCHES:,} watches already",
+            )
         self.conn.execute(
             "insert into _embed_watches (collection_id, table_name, key_column, allows_paid,"
             " signature, created_at) values (?, ?, ?, ?, ?, ?)",
@@ -214,6 +241,18 @@ def rename_watched(
     watch = watches.find_watch(before.id)
     if watch is not None and watches.is_signed(watch, before):
         watches.write_watch(watch, after)
+
+
+def _read_watch(row: Sequence[Any]) -> WatchRecord:
+    number, table, key, allows_paid, signature, created_at = row
+    return WatchRecord(
+        number,
+        str(table),
+        None if key is None else str(key),
+        bool(allows_paid),
+        signature if isinstance(signature, str) else None,
+        str(created_at),
+    )
 
 
 @contextmanager

@@ -8,22 +8,35 @@ watched, and what is due. Embedding what changed is ``draining``.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from . import schema
 from .budgets import is_free
 from .database import sqlite3, translated, write_transaction
 from .errors import JobStateError, PaidModelError, SourceError
-from .job_records import PAUSED_BY_REQUEST, JobRecord, JobRecords, JobStatus
+from .job_records import (
+    CANCELLED_BY_REQUEST,
+    PAUSED_BY_REQUEST,
+    WATCH,
+    JobRecord,
+    JobRecords,
+    JobStatus,
+)
 from .models import EmbeddingModel
 from .records import CollectionRecord
-from .sources import Source
+from .sources import Source, SourceSpec
 from .store import Store
-from .watch_triggers import create_triggers, has_triggers
+from .watch_triggers import (
+    create_triggers,
+    drop_failing_triggers,
+    has_triggers,
+    has_wanted_triggers,
+    has_watch_tables,
+    list_triggers,
+)
 from .watches import Changes, Watches, WatchRecord
 
-#: What the jobs that bring watched collections up to date are called.
-ACTION = "watch"
 _READS_OTHER_TABLES = re.compile(r"\bselect\b", re.IGNORECASE)
 
 
@@ -39,6 +52,23 @@ class DueWork:
     collection: CollectionRecord
     job: JobRecord
     changes: Changes
+
+
+@dataclass
+class Survey:
+    """What there is to do for the watches of a file, by the names of collections.
+
+    Attributes:
+        due: those whose rows changed, or whose triggers are not what they should be.
+        held: those whose changes wait for a person.
+        strangers: those whose watch comes from elsewhere, and starts nothing here.
+        is_broken: whether triggers make writes fail, for the tables they write are gone.
+    """
+
+    due: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
+    is_broken: bool = False
 
 
 def start_watching(
@@ -79,6 +109,7 @@ def start_watching(
         _make_triggers(conn, watch, source)
         Watches(conn).write_watch(watch, current)
         Watches(conn).note_everything(current.id)
+        _release_job(conn, current, watch)
     return watch
 
 
@@ -96,25 +127,60 @@ def refuse_elsewhere(collection: CollectionRecord) -> None:
         )
 
 
-def due(conn: sqlite3.Connection) -> list[CollectionRecord]:
-    """Return the watched collections whose rows changed, or whose triggers are gone.
+def survey(conn: sqlite3.Connection, path: str, *, compares_triggers: bool = True) -> Survey:
+    """Return what there is to do for the watches of a file; a look costs a few reads.
 
-    Only those whose watch was set up on this machine: a look costs a few reads.
+    Args:
+        path: named in errors.
+        compares_triggers: look whether the triggers are those that the tables need: they are
+            others only after the schema has changed.
     """
-    found = []
-    for record, watch in _watched(conn):
-        if not Watches(conn).is_signed(watch, record):
-            continue
-        if Watches(conn).has_changes(record.id) or not _has_triggers(conn, watch):
-            found.append(record)
+    found = Survey()
+    if not has_watch_tables(conn):
+        found.is_broken = compares_triggers and bool(list_triggers(conn))
+        return found
+    watches = Watches(conn)
+    for record, watch in watches.list_watched():
+        if not watches.is_signed(watch, record):
+            found.strangers.append(record.name)
+        elif _is_held(_find_job(conn, record), watch):
+            found.held.append(record.name)
+        elif (
+            watches.has_changes(record.id)
+            or not has_triggers(conn, record.id, watch.table)
+            or (compares_triggers and not _may_have_wanted_triggers(conn, path, record, watch))
+        ):
+            found.due.append(record.name)
     return found
 
 
-def unsigned(conn: sqlite3.Connection) -> list[CollectionRecord]:
-    """Return the collections whose watch comes from elsewhere, and starts nothing here."""
-    return [
-        record for record, watch in _watched(conn) if not Watches(conn).is_signed(watch, record)
-    ]
+def mend(conn: sqlite3.Connection, path: str) -> int:
+    """Free tables whose triggers fail, for another program dropped the tables they write.
+
+    Where the watches themselves are left, the tables are made again, and the next look puts
+    the triggers back. Returns how many triggers were dropped.
+    """
+    with translated(path):
+        with write_transaction(conn):
+            dropped = drop_failing_triggers(conn)
+        if dropped and schema.has_table(conn, "_embed_watches"):
+            schema.ensure_schema(conn, path)
+    return dropped
+
+
+def check_watched(conn: sqlite3.Connection, record: CollectionRecord, job: JobRecord) -> None:
+    """Refuse to let a watch's job go on where nobody would do it.
+
+    Raises:
+        JobStateError: the collection is not watched on this machine.
+    """
+    watch = Watches(conn).find_watch(record.id)
+    if watch is None or not Watches(conn).is_signed(watch, record):
+        raise JobStateError(
+            job.id,
+            job.status.value,
+            f"'{record.name}' is not watched on this machine. Run sync instead, or watch",
+        )
 
 
 def take_up(
@@ -138,24 +204,13 @@ def take_up(
         if not is_free(model) and not watch.allows_paid:
             raise PaidModelError(model.model_id, name)
         record.check_current(model)
-        if not _has_triggers(conn, watch):
+        if not has_wanted_triggers(conn, *_triggers(watch, source)):
             _make_triggers(conn, watch, source)
             Watches(conn).note_everything(record.id)
         changes = Watches(conn).read_changes(record.id)
         if not changes:
             return None
-        return DueWork(record, _ready_job(conn, record), changes)
-
-
-def _watched(conn: sqlite3.Connection) -> list[tuple[CollectionRecord, WatchRecord]]:
-    watches = {watch.collection_id: watch for watch in Watches(conn).list_watches()}
-    if not watches:
-        return []
-    return [
-        (record, watches[record.id])
-        for record in Store(conn).list_collections()
-        if record.id in watches
-    ]
+        return DueWork(record, _ready_job(conn, record, watch), changes)
 
 
 def _watchable_table(
@@ -198,43 +253,92 @@ def _watchable_table(
 
 
 def _make_triggers(conn: sqlite3.Connection, watch: WatchRecord, source: Source) -> None:
+    create_triggers(conn, *_triggers(watch, source))
+
+
+def _triggers(
+    watch: WatchRecord, source: Source
+) -> tuple[int, str, str | None, Sequence[str] | None]:
+    """Return what the triggers of a watch are made of."""
     # What a condition looks at is not known, so with one any column counts.
     columns = None if source.spec.where else [*source.id_columns, *source.columns]
-    create_triggers(conn, watch.collection_id, watch.table, watch.key_column, columns)
+    return watch.collection_id, watch.table, watch.key_column, columns
 
 
-def _has_triggers(conn: sqlite3.Connection, watch: WatchRecord) -> bool:
-    return has_triggers(conn, watch.collection_id, watch.table)
+def _may_have_wanted_triggers(
+    conn: sqlite3.Connection, path: str, record: CollectionRecord, watch: WatchRecord
+) -> bool:
+    """Say whether the triggers are those that the table needs, as far as that can be told."""
+    before = conn.text_factory
+    try:
+        source = Source(conn, SourceSpec.from_json(record.source or {}), path)
+        return has_wanted_triggers(conn, *_triggers(watch, source))
+    except SourceError:
+        return False  # whoever takes it up says why
+    finally:
+        conn.text_factory = before
 
 
-def _ready_job(conn: sqlite3.Connection, record: CollectionRecord) -> JobRecord:
+def _find_job(conn: sqlite3.Connection, record: CollectionRecord) -> JobRecord | None:
+    """Return the job that keeps a collection up to date, or None before the first change."""
+    jobs = JobRecords(conn).list_jobs(record.id)
+    return next((job for job in jobs if job.action == WATCH), None)
+
+
+def _is_held(job: JobRecord | None, watch: WatchRecord) -> bool:
+    """Say whether a watch rests until a person says otherwise.
+
+    One who paused or cancelled its job means the changes to come too. And where texts cost
+    money, so many that failed one after the other are not followed by the next as many.
+    """
+    if job is None:
+        return False
+    reason = job.reason or ""
+    if job.status is JobStatus.CANCELLED:
+        return reason.startswith(CANCELLED_BY_REQUEST)
+    return job.status is JobStatus.PAUSED and (
+        reason == PAUSED_BY_REQUEST or (watch.allows_paid and job.counts.failed > 0)
+    )
+
+
+def _release_job(conn: sqlite3.Connection, record: CollectionRecord, watch: WatchRecord) -> None:
+    """Let the changes of a collection be embedded again that somebody watches anew."""
+    job = _find_job(conn, record)
+    if job is None or not _is_held(job, watch):
+        return
+    if job.status is JobStatus.PAUSED:
+        JobRecords(conn).resume(job.id)
+    else:  # cancelled is for good
+        JobRecords(conn).create(record.id, record.name, record.model_id, action=WATCH)
+
+
+def _ready_job(conn: sqlite3.Connection, record: CollectionRecord, watch: WatchRecord) -> JobRecord:
     """Return the collection's job of this kind, ready to be run.
 
     One for all changes to come, or a busy table would fill the list of jobs.
 
     Raises:
-        JobStateError: another job of the collection is waiting or running: the two could
-            write an older text over a newer one.
+        JobStateError: a person is to say when it goes on; or another job of the collection is
+            waiting or running: the two could write an older text over a newer one.
     """
     records = JobRecords(conn)
-    jobs = records.list_jobs(record.id)
-    mine = next((job for job in jobs if job.action == ACTION), None)
-    if mine and mine.status is JobStatus.PAUSED and mine.reason == PAUSED_BY_REQUEST:
-        raise JobStateError(
-            mine.id, mine.status.value, f"the changes of '{record.name}' wait until it is resumed"
-        )
-    for job in jobs:
-        is_busy = job.status in (JobStatus.PENDING, JobStatus.RUNNING)
-        if job.id == (mine and mine.id):
-            is_busy = job.status is JobStatus.RUNNING and not job.is_abandoned
+    mine = _find_job(conn, record)
+    if mine and _is_held(mine, watch):
+        how = "watch" if mine.status is JobStatus.CANCELLED else "jobs resume, or watch"
+        reason = f"the changes of '{record.name}' wait until you run {how}"
+        raise JobStateError(mine.id, mine.status.value, reason)
+    for job in records.list_jobs(record.id):
+        is_busy = job.status is JobStatus.RUNNING and not job.is_abandoned
+        if job.action != WATCH:
+            is_busy = job.status in (JobStatus.PENDING, JobStatus.RUNNING)
         if is_busy:
             raise JobStateError(
                 job.id,
                 job.status.value,
                 f"the changes of '{record.name}' wait until it has ended",
             )
-    if mine is None:
-        return records.create(record.id, record.name, record.model_id, action=ACTION)
+    if mine is None or mine.status is JobStatus.CANCELLED:
+        return records.create(record.id, record.name, record.model_id, action=WATCH)
     if mine.status is not JobStatus.RUNNING:
         conn.execute(
             "update _embed_jobs set status = ?, collection = ?, request = null where id = ?",

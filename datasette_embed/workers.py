@@ -40,25 +40,54 @@ class Workers:
         self._changed = threading.Condition()
         self._queue: deque[tuple[Hashable, Work]] = deque()
         self._keys: set[Hashable] = set()
-        self._threads = 0
+        self._running: dict[Hashable, object] = {}
+        self._again: dict[Hashable, Work] = {}
+        self._threads: set[object] = set()
         self._is_stopped = False
 
-    def submit(self, key: Hashable, work: Work) -> bool:
-        """Queue work, unless work of this key waits or runs; return whether it is queued."""
+    def submit(self, key: Hashable, work: Work, *, again: bool = False) -> bool:
+        """Queue work, unless work of this key waits or runs; return whether it is queued.
+
+        Args:
+            again: where work of this key runs, do this one after it: what has changed may
+                have come too late for it.
+        """
         with self._changed:
-            if self._is_stopped or key in self._keys:
+            if self._is_stopped:
                 return False
-            self._queue.append((key, work))
-            self._keys.add(key)
-            if self._threads < min(self._count, len(self._keys)):
-                start_thread(self._run, name=self._name)
-                self._threads += 1
+            if key in self._keys:
+                if again and key in self._running:
+                    self._again[key] = work
+                return key in self._again
+            self._append(key, work)
             return True
 
     def has(self, key: Hashable) -> bool:
         """Say whether work of this key waits or runs."""
         with self._changed:
             return key in self._keys
+
+    def waits(self, key: Hashable) -> bool:
+        """Say whether work of this key waits for its turn."""
+        with self._changed:
+            return key in self._keys and key not in self._running
+
+    def give_up(self, key: Hashable) -> bool:
+        """Let another thread take the place of the one that does the work of this key.
+
+        That one is left to end by itself, and takes nothing more. Returns whether work of
+        this key runs.
+        """
+        with self._changed:
+            if key not in self._running:
+                return False
+            self._threads.discard(self._running.pop(key))
+            self._keys.discard(key)
+            if again := self._again.pop(key, None):
+                self._append(key, again)
+            self._add_threads()
+            self._changed.notify_all()
+            return True
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until nothing waits or runs, at most so long; return whether that is so."""
@@ -71,16 +100,30 @@ class Workers:
             self._is_stopped = True
             self._keys.difference_update(key for key, _ in self._queue)
             self._queue.clear()
+            self._again.clear()
             self._changed.notify_all()
 
-    def _run(self) -> None:
+    def _append(self, key: Hashable, work: Work) -> None:
+        self._queue.append((key, work))
+        self._keys.add(key)
+        self._add_threads()
+
+    def _add_threads(self) -> None:
+        """Start the threads that there is something to do for."""
+        while len(self._threads) < min(self._count, len(self._keys)):
+            thread = object()
+            start_thread(self._run, thread, name=self._name)
+            self._threads.add(thread)
+
+    def _run(self, thread: object) -> None:
         _lower_priority()
         while True:
             with self._changed:
-                if not self._queue:
-                    self._threads -= 1
+                if thread not in self._threads or not self._queue:
+                    self._threads.discard(thread)
                     return
                 key, work = self._queue.popleft()
+                self._running[key] = thread
             try:
                 work()
             except BaseException:
@@ -89,8 +132,16 @@ class Workers:
                 # What the work holds must not live until the next one comes.
                 del work
                 with self._changed:
-                    self._keys.discard(key)
-                    self._changed.notify_all()
+                    self._end(key, thread)
+
+    def _end(self, key: Hashable, thread: object) -> None:
+        if self._running.get(key) is not thread:
+            return  # it was given up, and the key may be another's
+        del self._running[key]
+        self._keys.discard(key)
+        if again := self._again.pop(key, None):
+            self._append(key, again)
+        self._changed.notify_all()
 
 
 class Clock:
@@ -109,6 +160,8 @@ class Clock:
         # one that is just about to wait, and only such a queue can be put to then.
         self._rings: SimpleQueue[None] = SimpleQueue()
         self._is_stopped = False
+        #: Whether the function has said that it is not to be called any more.
+        self.has_ended = False
         start_thread(self._run, name=name)
 
     def ring(self) -> None:
@@ -125,6 +178,7 @@ class Clock:
         while not self._is_stopped:
             try:
                 if self._function() is False:
+                    self.has_ended = True
                     return
             except Exception:
                 logger.exception("looking for work in the background failed")

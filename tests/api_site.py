@@ -39,6 +39,28 @@ insert into "{AWKWARD.replace('"', '""')}" values ('{AWKWARD.replace("'", "''")}
 create view recent as select id, body from posts;
 """
 
+#: What is said to whoever may not do something, with the permission it takes.
+MAY_NOT_MAKE = (
+    "You may not make or change collections in the database 'data': "
+    "that takes the permission embed-create"
+)
+MAY_NOT_SQL = (
+    "You may not run SQL of your own on the database 'data': that takes the permission execute-sql"
+)
+
+
+def hidden_message(name: str) -> str:
+    """Return what is said of a collection that is not for who asks."""
+    return (
+        f"You may not view the collection '{name}': that takes the right to see what it was made "
+        "from (view-table or execute-sql)"
+    )
+
+
+def as_said_to(actor: Any, message: str) -> str:
+    """Return a refusal as an actor reads it."""
+    return message if actor else f"{message}. Signing in may help"
+
 
 class HeaderActor:
     """A plugin that takes the actor from a header, so that no cookie is needed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from contextlib import closing
@@ -10,7 +11,7 @@ import pytest
 from datasette import hookimpl
 from datasette.app import Datasette
 
-from datasette_embed import access, compat, visibility
+from datasette_embed import access, compat, holdings, visibility
 from datasette_embed.database import sqlite3
 from datasette_embed.errors import CollectionNotFoundError, HiddenCollectionError
 from datasette_embed.holdings import Need, Rule, read_holdings
@@ -324,14 +325,117 @@ async def test_source_elsewhere_public_is_open(make_datasette, two_files, actor)
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "source", [{"table": "DOCS"}, {"sql": "select id, body from Docs"}], ids=["table", "sql"]
+)
+@pytest.mark.parametrize("is_renamed", [False, True], ids=["not served", "renamed"])
 @ACTORS
-async def test_source_elsewhere_not_served_needs_sql(make_datasette, two_files, actor):
-    """Nothing here says who may see it: whoever may run SQL on the vectors."""
-    site = {"databases": {"vectors": {"allow_sql": {"id": ["alice", "root"]}}}}
-    datasette = make_datasette([str(two_files[1])], site=site)
-    expected = 200 if is_trusted(actor) else 403
+async def test_source_elsewhere_that_is_nowhere_is_for_root(
+    make_datasette, two_files, caplog, source, is_renamed, actor
+):
+    """Nothing here says who may see it: nobody, until the site says that it is public."""
+    docs, vectors = two_files
+    set_source(vectors, {**source, "is_elsewhere": True})
+    if is_renamed:
+        execute(docs, "alter table docs rename to papers")
+    files = [str(path) for path in ((docs, vectors) if is_renamed else (vectors,))]
+    datasette = make_datasette(files, site=private(table="papers"))
+    expected = 200 if actor == ROOT else 403
     paths = ("/vectors/embeddings.json", ELSEWHERE)
     assert await statuses(datasette, actor, *paths) == [expected] * 2
+    assert caplog.text.count("in the setting public_collections") == 1
+    settings = {"public_collections": ["vectors/docs", "vectors/other"]}
+    datasette = make_datasette(files, config=settings, site=private(table="papers"))
+    assert await statuses(datasette, actor, *paths) == [200] * 2
+    settings = {"public_collections": ["data/docs"]}
+    datasette = make_datasette(files, config=settings, site=private(table="papers"))
+    assert await statuses(datasette, actor, *paths) == [expected] * 2
+
+
+@pytest.mark.asyncio
+async def test_public_collections_open_nothing_that_is_served(make_datasette, two_files):
+    """A private table that is there decides."""
+    settings = {"public_collections": ["vectors/docs"]}
+    files = [str(path) for path in two_files]
+    datasette = make_datasette(files, config=settings, site=private())
+    assert await statuses(datasette, None, "/vectors/embeddings.json", ELSEWHERE) == [403] * 2
+
+
+@pytest.mark.asyncio
+@ACTORS
+async def test_collection_of_a_collection_follows_the_first_source(
+    make_datasette, two_files, tmp_path, actor
+):
+    """A view of vectors from a private file, embedded again: beside them, or in a third file."""
+    docs, vectors = two_files
+    execute(vectors, "create view nearby as select id, content from embeddings")
+    spec = SourceSpec(table="nearby", columns=("content",), id_columns=("id",))
+    run_job(vectors, CountingModel(), spec=spec, name="again", store=True)
+    third = make_docs(tmp_path / "third.db", ROWS)
+    run_job(third, CountingModel(), store=True)
+    set_source(third, {"table": "nearby", "is_elsewhere": True})
+    site = {"databases": {"data": PRIVATE}}
+    datasette = make_datasette([str(path) for path in (docs, vectors, third)], site=site)
+    sql = SQL.replace("data", "third", 1)
+    expected = 200 if is_trusted(actor) else 403
+    paths = ("/vectors/nearby.json", ELSEWHERE, "/third/embeddings.json", sql)
+    assert await statuses(datasette, actor, *paths) == [expected] * 4
+    for database, names in (("vectors", ["again", "docs"]), ("third", ["docs"])):
+        visible = await access.visible_collections(datasette, actor, database)
+        assert [record.name for record in visible] == (names if is_trusted(actor) else [])
+
+
+# -- files that are made to keep us busy ------------------------------------------
+
+ENDLESS = "with recursive n(i) as (select 1 union all select i + 1 from n)"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"create view _embed_collections as {ENDLESS} select i as source, i as name from n"
+        " where i < 0",
+        f"create view _embed_similarities as {ENDLESS} select i as table_name from n where i < 0",
+        f"create view _embed_jobs as {ENDLESS} select i as id, i as collection_id from n"
+        " where i < 0",
+        f"create view collections as {ENDLESS} select i as id, i as name, i as model from n"
+        " where i < 0",
+    ],
+    ids=["collections", "similarities", "jobs", "llm"],
+)
+async def test_endless_view_in_the_place_of_our_table_is_not_run(
+    make_datasette, tmp_path, monkeypatch, statement
+):
+    """A stranger's file must not hold up the pages of the others, nor its own."""
+    monkeypatch.setattr(holdings, "_SECONDS", 3600.0)
+    other = make_docs(tmp_path / "other.db", ROWS)
+    path = make_docs(tmp_path / "data.db", ROWS)
+    names = "id, name, model, collection_id, embedding, content, metadata, x"
+    execute(path, f"create table embeddings ({names})", statement)
+    datasette = make_datasette([str(path), str(other)])
+    paths = ("/", "/other/docs.json", "/data/docs.json", "/-/embed.json", "/data/-/embed.json")
+    assert await asyncio.wait_for(statuses(datasette, None, *paths), 20) == [200] * 5
+
+
+@pytest.mark.asyncio
+async def test_file_that_takes_too_long_is_hidden(make_datasette, data, monkeypatch, caplog):
+    """Of what nobody had time to read, nobody sees anything; it is not read again at once."""
+    reads = []
+
+    def slow(conn, names, public):
+        reads.append(names)
+        conn.execute(f"{ENDLESS} select count(*) from n").fetchone()
+
+    monkeypatch.setattr(holdings, "_SECONDS", 0.05)
+    monkeypatch.setattr(holdings, "_read", slow)
+    datasette = make_datasette([str(data)])
+    paths = ("/data/embeddings.json", "/data/notes.json", SQL)
+    assert await statuses(datasette, None, *paths) == [403] * 3
+    assert len(reads) == 1
+    assert "takes too long" in caplog.text
+    # Datasette's own limit is in its place again, and ours is gone.
+    assert (await get(datasette, "/data.json")).status_code == 200
 
 
 # -- allow blocks above the table --------------------------------------------------
@@ -511,7 +615,7 @@ async def test_holdings_of_a_settled_file_are_read_once(make_datasette, data, mo
     datasette = make_datasette([str(data)], site=private())
     reads = []
     monkeypatch.setattr(
-        visibility, "read_holdings", lambda conn: reads.append(1) or read_holdings(conn)
+        visibility, "read_holdings", lambda conn, _: reads.append(1) or read_holdings(conn)
     )
     await visibility.holdings_of(datasette, "data")
     await visibility.holdings_of(datasette, "data")
@@ -545,7 +649,7 @@ async def test_database_that_cannot_be_read_hides_everything(make_datasette, dat
     datasette = make_datasette([str(data)])
     await get(datasette, "/data/nearby.json", ALLOWED)
 
-    def fail(conn):
+    def fail(conn, public):
         raise sqlite3.OperationalError("database is locked")
 
     monkeypatch.setattr(visibility, "read_holdings", fail)

@@ -129,7 +129,8 @@ def test_budget_per_request_waiting_does_not_help():
     with pytest.raises(BudgetExceededError, match="for one request: 4 is over the limit of 3") as e:
         budget.spend(visit, "a", SETTINGS)
     assert (e.value.limit, e.value.used, e.value.retry_after_seconds) == (3, 4, None)
-    assert "datasette embed create" in str(e.value)
+    assert "datasette embed create" in e.value.in_sql
+    assert str(e.value).endswith("limit of 3. Send at most 3 texts a request")
     budget.spend(visit_of(), "a", SETTINGS)
 
 
@@ -204,6 +205,10 @@ def test_budget_threads_at_once_not_one_too_many():
         (visit_of(client=None), None, "address "),
         (visit_of(headers=[("x-real-ip", "1.2.3.4")]), None, "address 10.0.0.1"),
         (visit_of(headers=[("x-real-ip", "1.2.3.4")]), "X-Real-IP", "address 1.2.3.4"),
+        (visit_of(headers=[("f", "1.2.3.4:5001")]), "F", "address 1.2.3.4"),
+        (visit_of(headers=[("f", "[2001:db8::1]:443")]), "F", "address 2001:db8::/64"),
+        (visit_of(headers=[("f", "[2001:db8::1]")]), "F", "address 2001:db8::/64"),
+        (visit_of(headers=[("f", "2001:db8::1")]), "F", "address 2001:db8::/64"),
         (visit_of(headers=[("f", "6.6.6.6, 1.2.3.4")]), "F", "address 1.2.3.4"),
         (visit_of(), "X-Real-IP", "address 10.0.0.1"),
         (visit_of(client=("2001:db8:1:2:3::4", 1)), None, "address 2001:db8:1:2::/64"),
@@ -220,7 +225,7 @@ def test_admission_of_root_without_limits_others_with(make_datasette, paid):
     """Everybody's calls cost the same money; root's are root's."""
     datasette = make_datasette(config={"keys": {"paid": "the-key"}, "query_characters": 3})
     datasette.root_enabled = True
-    root = admission_of(datasette, paid, visit_of(ROOT))
+    root = admission_of(datasette, paid, visit_of(ROOT), is_sent=True)
     assert (root.key, root.characters, root.spend) == ("the-key", None, None)
     root.check_length(paid, "a" * 1000)
     anna = admission_of(datasette, paid, visit_of(ANNA))
@@ -231,6 +236,38 @@ def test_admission_of_root_without_limits_others_with(make_datasette, paid):
     anna.spend()
     assert budget_of(datasette)._of_visitor == {"actor anna": 1}
     assert TRUSTED.spend is None and TRUSTED.characters is None
+
+
+def test_admission_of_root_in_sql_only_what_is_free_has_no_limits(make_datasette, paid):
+    """A link somebody sent, or a view in their file, must not spend root's money."""
+    datasette = make_datasette(config={"calls_per_request": 2})
+    datasette.root_enabled = True
+    assert admission_of(datasette, CountingModel(), visit_of(ROOT)).spend is None
+    admission = admission_of(datasette, paid, visit_of(ROOT))
+    admission.spend()
+    admission.spend()
+    with pytest.raises(BudgetExceededError, match="3 is over the limit of 2"):
+        admission.spend()
+
+
+def test_budget_more_than_a_minute_allows_waiting_does_not_help():
+    """Who is told to wait and try again would be refused again."""
+    settings = Settings(calls_per_request=9, calls_per_minute=4, calls_per_minute_total=9)
+    for count, seconds in ((4, 60), (5, None)):
+        budget = Budget(FakeClock())
+        budget.spend(None, "a", settings)
+        with pytest.raises(BudgetExceededError, match="for you in a minute") as caught:
+            budget.check(None, "a", settings, count)
+        assert caught.value.retry_after_seconds == seconds
+
+
+def test_is_open_default_deny_only_what_config_opens(make_datasette, counting_model):
+    """Datasette 1.0 started with ``--default-deny``; root may all the same."""
+    for config, expected in (({}, False), ({"allow": {"count": True}}, True)):
+        datasette = make_datasette(config=config)
+        datasette.default_deny = True
+        assert is_open(datasette, "counting", None) is expected
+        assert is_open(datasette, "counting", ROOT)
 
 
 @pytest.mark.asyncio

@@ -144,12 +144,12 @@ def test_show_file_of_llm_shows_what_is_known(db):
 
 
 def test_delete_removes_all_that_is_kept_for_it(db):
-    """The vectors go, the rows of the table stay."""
+    """The vectors go, the rows of the table stay, and which job numbers were given."""
     said = embed("collections", "delete", db, "docs", "-y")
     assert (said.stdout, said.stderr) == ("", "Deleted 'docs': 3 rows\n")
     tables = query(db, "select name from sqlite_master where type = 'table'")
     kept = {name for (name,) in tables if query(db, f"select 1 from {name}")}
-    assert kept == {"docs", "_sqlite_migrations"}
+    assert kept == {"docs", "_sqlite_migrations", "sqlite_sequence"}
 
 
 def test_delete_asks_first(db, monkeypatch):

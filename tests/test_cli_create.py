@@ -449,6 +449,7 @@ def test_sync_model_that_costs_asks(db, counting_model, monkeypatch, key, price)
     """What costs money is not done by a timer that nobody has told to."""
     embed("create", db, "docs", "--model", "count")
     monkeypatch.setattr(counting_model, "needs_key", key)
+    monkeypatch.setattr(counting_model, "key", key)
     monkeypatch.setattr(counting_model, "price_per_million_tokens", price)
     embed("sync", db)  # nothing to embed, nothing to ask
     execute(db, "insert into docs values (9, 'nine')")

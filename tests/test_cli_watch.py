@@ -26,7 +26,8 @@ def test_watch_sets_triggers_and_unwatch_leaves_nothing(db):
     assert (said.stdout, said.stderr) == (
         "",
         f"Watching 'docs': a Datasette server with {db} embeds what changes. "
-        f"To end that: datasette embed unwatch {db} docs\n",
+        f"To end that, and before you drop a column of its table: "
+        f"datasette embed unwatch {db} docs\n",
     )
     assert [name for (name,) in query(db, TRIGGERS)] == [
         f"_embed_watch_1_{event}" for event in ("deleted", "inserted", "moved", "updated")
@@ -148,3 +149,58 @@ def test_check_repair_frees_a_table_whose_triggers_fail(db):
     )
     embed("check", db, "--repair", expect=1)  # the tables themselves come with the next sync
     execute(db, "insert into docs values (9, 'new')")
+
+
+def test_check_repair_frees_a_table_when_one_of_ours_is_gone(db):
+    """The watch is still there, and goes on where a server has the file open."""
+    embed("watch", db, "docs")
+    execute(db, "drop table _embed_changes")
+    embed("check", db, "--repair", expect=1)  # the table itself comes with the next sync
+    execute(db, "insert into docs values (9, 'new')")
+    assert query(db, TRIGGERS) == []
+    assert len(query(db, "select * from _embed_watches")) == 1
+
+
+def test_unwatch_lets_a_column_be_dropped(db):
+    """SQLite itself refuses that while a trigger speaks of the column."""
+    embed("watch", db, "docs")
+    with pytest.raises(Exception, match="error in trigger _embed_watch_1_updated"):
+        execute(db, "alter table docs drop column body")
+    embed("unwatch", db, "docs")
+    execute(db, "alter table docs drop column body")
+
+
+def test_jobs_resume_leaves_a_watch_to_a_server(db, counting_model):
+    """In the terminal it would read the whole table, and the server would do it again."""
+    embed("watch", db, "docs")
+    execute(
+        db,
+        "insert into _embed_jobs (collection_id, collection, model_id, status, created_at,"
+        " action) values (1, 'docs', 'counting', 'paused', '2026-01-01', 'watch')",
+    )
+    counting_model.calls.clear()
+    assert embed("jobs", "resume", db, "2").stderr == (
+        f"Job 2 of 'docs' goes on: a Datasette server with {db} does it.\n"
+    )
+    status = "select status from _embed_jobs where id = 2"
+    assert query(db, status) == [("pending",)] and counting_model.calls == []
+    embed("jobs", "pause", db, "2")
+    embed("unwatch", db)
+    assert "'docs' is not watched on this machine" in refused("jobs", "resume", db, "2", files=[db])
+    assert query(db, status) == [("paused",)]
+
+
+def test_jobs_retry_does_not_wait_for_a_watch(db, counting_model):
+    """Its job rests whenever nothing changes."""
+    embed("watch", db, "docs")
+    execute(
+        db,
+        "insert into _embed_jobs (collection_id, collection, model_id, status, created_at,"
+        " action) values (1, 'docs', 'counting', 'paused', '2026-01-01', 'watch')",
+        "insert into _embed_failures (job_id, entry_id, message, attempts) values (2, '1', 'x', 1)",
+    )
+    embed("jobs", "retry", db, "2", "--yes")
+    assert query(db, "select action, status from _embed_jobs where id > 1") == [
+        ("watch", "paused"),
+        ("retry", "finished"),
+    ]

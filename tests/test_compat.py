@@ -49,6 +49,7 @@ async def test_sql_url_has_the_base_url(make_datasette):
 async def test_permissions_follow_the_sites_config(make_datasette, options, actor, expected):
     """May view, may run SQL, may see what concerns the administrator."""
     datasette = make_datasette(site=options)
+    datasette.root_enabled = True
     await datasette.invoke_startup()
     found = (
         await compat.may_view_instance(datasette, actor),

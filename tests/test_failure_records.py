@@ -81,3 +81,16 @@ def test_forget_failures_among_some_leaves_the_others(records, failures):
     assert failures.list_failures(first.id) == [("c", "x", 1)]
     assert failures.list_failures(second.id) == [("b", "again", 2), ("d", "x", 1)]
     assert failures.failing_ids(8) == frozenset()
+
+
+def test_list_failures_of_any_file_are_texts_and_numbers(conn, records, failures):
+    """What a stranger's file holds can be shown; a view is not asked at all."""
+    job = records.create(7, "docs", "m")
+    conn.execute(
+        "insert into _embed_failures values (?1, 'a', null, x'ff', 'x'), (?1, x'ff', null, 'm', 1)",
+        (job.id,),
+    )
+    assert failures.list_failures(job.id) == [("a", "", 0)]
+    conn.execute("drop table _embed_failures")
+    conn.execute("create view _embed_failures as select 1 as job_id")
+    assert failures.list_failures(job.id) == []

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from time import process_time
 
 import pytest
 
+from datasette_embed import holdings
 from datasette_embed.database import sqlite3
 from datasette_embed.holdings import Need, Rule, mentioned, read_holdings
 from datasette_embed.schema_sql import OUR_TABLES
@@ -120,6 +122,11 @@ def test_read_holdings_hides_ours_and_what_is_made_of_them(data):
         "create trigger fill after insert on embeddings begin"
         " insert into words values (new.content); end",
         "create table embeddings_notes (id)",
+        "create table copies (content)",
+        'create table "more copies" (content)',
+        "create trigger copy after insert on embeddings begin insert into/**/COPIES values"
+        " (new.content); update [more copies] set content = new.content; end",
+        "create view of_copies as select * from copies",
         "create virtual table docs_words using fts5(body, content='docs')",
     )
     hidden = read(data).hidden
@@ -128,6 +135,9 @@ def test_read_holdings_hides_ours_and_what_is_made_of_them(data):
         "a",
         "b",
         "d",  # it only mentions the name: rather one too many
+        "copies",
+        "more copies",
+        "of_copies",
         "words",
         "words_data",
         "words_idx",
@@ -181,3 +191,46 @@ def test_read_holdings_of_what_is_left_behind(data, change, rules):
 def test_mentioned_finds_names_however_quoted(name, sql, is_there):
     """As a word, or quoted in any of SQLite's ways."""
     assert mentioned([name], sql) == ({name} if is_there else set())
+
+
+def test_read_holdings_more_views_than_anybody_makes_hide_everything(data):
+    """What is made of what would take long to find out: nobody sees any of the file."""
+    with closing(sqlite3.connect(data)) as conn, conn:
+        for number in range(5_001):
+            conn.execute(f"create trigger t{number} after insert on docs begin select 1; end")
+    found = read(data)
+    assert found.rules == {Rule(Need.NOBODY)}
+    assert found.is_hidden("docs")
+
+
+def test_read_holdings_chain_of_views_is_quick(data):
+    """The time grows with the number of views, not with its square."""
+    before = "embeddings"
+    with closing(sqlite3.connect(data)) as conn, conn:
+        for number in range(2_000):
+            conn.execute(f"create view v{number} as select id from {before} limit 1")
+            before = f"v{number}"
+    with closing(sqlite3.connect(data)) as conn:
+        conn.execute("select 1 from sqlite_master").fetchone()
+        began = process_time()
+        assert read_holdings(conn).is_hidden("v1999")
+    assert process_time() - began < 1
+
+
+def test_read_holdings_stops_in_time(data, monkeypatch):
+    """A table of ours may be made so that reading it takes for ever; nothing is left behind."""
+    monkeypatch.setattr(holdings, "_SECONDS", 0.002)
+    execute(
+        data,
+        "drop table _embed_collections",
+        "create table _embed_collections (source, name, model, collection_id as (0))",
+        "insert into _embed_collections (source) with recursive n(i) as (select 1 union all"
+        " select i + 1 from n where i < 300000) select '{}' from n",
+    )
+    with closing(sqlite3.connect(data)) as conn:
+        found = read_holdings(conn)
+        assert found.is_late
+        assert found.rules == {Rule(Need.NOBODY)}
+        assert found.is_hidden("docs")
+        count = "select count(*) from _embed_collections a, (select 1 union select 2)"
+        assert conn.execute(count).fetchone() == (600_000,)

@@ -115,6 +115,18 @@ def test_claim_running_owner_alive_refused(conn, records):
     assert records.find_job(1).epoch == 1
 
 
+def test_claim_while_another_job_of_the_collection_runs_refused(conn, records):
+    """One job of a collection at a time, whatever the two are; another collection's may run."""
+    first, second = (records.create(1, "docs", "m", action=name) for name in ("create", "watch"))
+    other = records.create(2, "other", "m")
+    records.claim(first, 1)
+    with pytest.raises(JobStateError, match="Job 1 is running: it is embedding 'docs'"):
+        records.claim(second, 1)
+    records.claim(other, 1)
+    conn.execute("update _embed_jobs set status = 'finished' where id = 1")
+    records.claim(second, 1)
+
+
 def test_claim_stale_record_reads_again(records):
     """Two processes that saw the same pending job cannot both have it."""
     seen = records.create(1, "docs", "m")
@@ -192,9 +204,9 @@ def test_checkpoint_no_longer_ours_refused(conn, records, change):
     """Cancelled, taken over or given away: nothing may be written."""
     claim = records.claim(records.create(1, "docs", "m"), 1)
     conn.execute(f"update _embed_jobs set {change}")
-    with pytest.raises(JobStateError, match="taken it over, cancelled or deleted"):
+    with pytest.raises(JobStateError, match="another process has taken it over or ended it"):
         records.checkpoint(claim, JobCounts())
-    with pytest.raises(JobStateError, match="taken it over, cancelled or deleted"):
+    with pytest.raises(JobStateError, match="another process has taken it over or ended it"):
         records.end(claim, JobStatus.FINISHED, JobCounts())
 
 
@@ -256,7 +268,10 @@ def test_cancel_twice_forces_it(records, running):
     """The second time the job ends, and its process may not write any more."""
     records.cancel(running.job_id)
     ended = records.cancel(running.job_id)
-    assert (ended.status, ended.reason) == (JobStatus.CANCELLED, "cancelled on request")
+    assert (ended.status, ended.reason) == (
+        JobStatus.CANCELLED,
+        "cancelled on request, without waiting for the model call in flight",
+    )
     with pytest.raises(JobStateError, match="cancelled"):
         records.checkpoint(running, JobCounts())
     with pytest.raises(JobStateError, match="is cancelled: there is nothing to cancel"):

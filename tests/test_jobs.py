@@ -14,6 +14,7 @@ from datasette_embed.chosen_rows import ChosenRows
 from datasette_embed.collection_setup import ensure_collection
 from datasette_embed.database import open_database, sqlite3
 from datasette_embed.errors import (
+    DatabaseLockedError,
     DimensionMismatchError,
     JobStateError,
     MissingKeyError,
@@ -341,13 +342,15 @@ def test_run_one_bad_text_in_64_found_with_few_calls(tmp_path):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("CUDA says no"), ValueError("too odd"), OSError()])
-def test_run_model_raises_anything_is_a_failed_row(db, error):
-    """A plugin's model may raise what it likes; the others are embedded."""
+def test_run_model_raises_anything_is_a_failed_row(db, error, caplog):
+    """A plugin's model may raise what it likes; what it said is in the log, not in the file."""
     model = FailingModel(["text 2"])
     model.error = lambda: error
     run_job(db, model)
     assert stored(db) == expected([row for row in ROWS if row[0] != 2])
-    assert failures(db) == [("2", f"counting: {type(error).__name__}: {error}".strip(), 1)]
+    name = type(error).__name__
+    assert failures(db) == [("2", f"counting: the model failed ({name}). The log says why", 1)]
+    assert caplog.messages == [f"counting: {name}: {error}"]
 
 
 def test_run_failures_retried_and_forgotten_when_healed(db):
@@ -570,8 +573,8 @@ def test_run_collection_deleted_meanwhile_nothing_is_left(db):
 
 
 def test_run_file_locked_source_error_and_job_goes_on_later(db, monkeypatch):
-    """A lock that outlasts the wait fails the run; nothing paid before is lost."""
-    monkeypatch.setattr(database, "PATIENCE_MS", 0)
+    """A lock that outlasts every wait ends the run; nothing paid before is lost."""
+    monkeypatch.setattr("datasette_embed.lasting_writes.LONGEST_WAIT_SECONDS", 0.0)
     monkeypatch.setattr(database, "BUSY_TIMEOUT_SECONDS", 0.0)
     model = FailingModel(batch_size=5)
     others = []
@@ -591,6 +594,64 @@ def test_run_file_locked_source_error_and_job_goes_on_later(db, monkeypatch):
     execute(db, "update _embed_jobs set heartbeat_at = '2020-01-01T00:00:00+00:00'")
     assert run_job(db, model).status is JobStatus.FINISHED
     assert stored(db) == expected(ROWS)
+
+
+@pytest.mark.parametrize("lock", ["begin immediate", "begin; select count(*) from docs"])
+def test_run_file_locked_for_long_keeps_what_was_paid_for(db, monkeypatch, lock):
+    """The batch in flight is written as soon as the lock is gone; no text is paid for twice.
+
+    A writer keeps the transaction from beginning, a reader from being committed.
+    """
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_SECONDS", 0.0)
+    model = FailingModel(batch_size=5)
+    other = sqlite3.connect(db, isolation_level=None)
+    tries = []
+
+    def unlock(self, seconds=None):
+        tries.append(seconds)
+        if len(tries) == 3:
+            other.execute("rollback")
+
+    monkeypatch.setattr(PauseThatNeverWaits, "wait", unlock)
+    model.after_call = lambda calls: (
+        calls == 1 and [other.execute(statement).fetchone() for statement in lock.split("; ")]
+    )
+    outcome = run_job(db, model, pause=PauseThatNeverWaits())
+    assert (outcome.status, outcome.counts.embedded, len(tries)) == (JobStatus.FINISHED, 10, 3)
+    assert sorted(model.items) == sorted(text for _, text in ROWS)
+    assert job_row(db, "status, embedded, rows_done") == ("finished", 10, 10)
+    assert stored(db) == expected(ROWS)
+    other.close()
+
+
+def test_run_stopped_while_the_file_is_locked_ends(db, monkeypatch):
+    """Whoever wants it to end does not wait for the other program."""
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_SECONDS", 0.0)
+    pause = threading.Event()
+    model = FailingModel(batch_size=5)
+    other = sqlite3.connect(db, isolation_level=None)
+
+    def lock(calls):
+        other.execute("begin immediate")
+        pause.set()
+
+    model.after_call = lock
+    with pytest.raises(DatabaseLockedError, match="is locked by another program"):
+        run_job(db, model, pause=pause)
+    other.close()
+    assert len(model.calls) == 1
+
+
+def test_run_of_which_every_row_fails_says_so(tmp_path):
+    """It is finished, for there is no more to try, and its reason says what that means."""
+    path = make_docs(tmp_path / "a.db", [(1, "bad"), (2, "worse"), (3, "")])
+    model = FailingModel(["bad", "worse"])
+    outcome = run_job(path, model)
+    reason = "all 2 rows failed: see the failures of the job"
+    assert (outcome.status, outcome.reason) == (JobStatus.FINISHED, reason)
+    assert job_row(path) == ("finished", reason)
+    execute(path, "insert into docs values (4, 'good')")
+    assert run_job(path, model).reason is None
 
 
 def test_run_read_only_target_refused(db, model):

@@ -146,7 +146,7 @@ def test_job_of_a_model_that_says_its_key_nothing_of_it_is_stored_or_said(
         [[message]] = conn.execute("select message from _embed_failures").fetchall()
         dump = "\n".join(conn.iterdump())
     assert rows[0][1] == "finished"
-    assert "refused [key removed]" in message
+    assert message == "leaky: the model failed (ValueError). The log says why"
     assert KEY not in dump
     for result in said:
         assert KEY not in result.stdout + result.stderr

@@ -37,6 +37,7 @@ LAYERS = {
     "schema": 2,
     "watch_triggers": 3,
     "settings": 2,
+    "lasting_writes": 2,
     "indexes": 3,
     "job_rows": 3,
     "llm_files": 3,

@@ -25,6 +25,7 @@ from datasette_embed.models import (
     is_blank,
     read_items,
 )
+from datasette_embed.providers.adapted import AdaptedModel
 from tests.fakes import CountingModel, vector_of
 
 
@@ -225,6 +226,34 @@ def test_get_key_of_the_call_then_the_models_then_the_environments(model, monkey
     model.key_env_var = None
     with pytest.raises(MissingKeyError, match="set one in plugin config"):
         model.get_key()
+
+
+@pytest.mark.parametrize("given", [None, "of-the-call"])
+def test_embed_checked_keyed_model_is_given_its_key(monkeypatch, tmp_path, given):
+    """A model that only takes ``key`` gets it from wherever it is; without one it is not called."""
+    monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
+    seen = []
+
+    class Keyed(CountingModel):
+        needs_key, key_env_var = "test", "KEY_OF_A_TEST"
+
+        def embed_batch(self, items, *, kind=Kind.DOCUMENT, key=None):
+            seen.append(key)
+            return super().embed_batch(items, kind=kind)
+
+    class ForLlm:
+        model_id, needs_key, key_env_var = "for-llm", "test", "KEY_OF_A_TEST"
+        embed_batch = Keyed().embed_batch
+
+    for model in (Keyed(), AdaptedModel(ForLlm())):
+        monkeypatch.setenv("KEY_OF_A_TEST", "from-environment")
+        model.embed_checked(["a"], key=given)
+    assert seen == [given or "from-environment"] * 2
+    monkeypatch.delenv("KEY_OF_A_TEST")
+    with pytest.raises(MissingKeyError, match="counting needs an API key"):
+        Keyed().embed_checked(["a"])
+    AdaptedModel(ForLlm()).embed_checked(["a"])  # it may have ways of its own
+    assert seen[2:] == [None]
 
 
 def test_call_embed_batch_hands_over_what_the_model_takes():

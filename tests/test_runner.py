@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from datasette.app import Datasette
 
+from datasette_embed.database import open_database, sqlite3, write_transaction
 from datasette_embed.errors import (
     CollectionNotFoundError,
     JobNotFoundError,
@@ -24,9 +27,13 @@ from datasette_embed.errors import (
 )
 from datasette_embed.job_records import JobStatus
 from datasette_embed.job_rows import owner_name
-from datasette_embed.runner import get_runner, stop
+from datasette_embed.jobs import JobRun
+from datasette_embed.runner import core, get_runner, stop, wiring
+from datasette_embed.runner.execution import Execution
+from datasette_embed.runner.site import Site
 from datasette_embed.schema import now
 from datasette_embed.sources import SourceSpec
+from datasette_embed.store import Store
 from tests.conftest import ModelsPlugin
 from tests.engine_fakes import FailingModel
 from tests.fakes import CountingModel
@@ -265,19 +272,27 @@ def test_estimate_says_what_create_would_do_and_writes_nothing(runner, path, cou
     assert counting_model.calls == []
 
 
-def test_delete_ends_the_job_that_fills_the_collection(runner, path, counting_model):
-    """The batch in flight finds nothing to be written to; the worker goes on."""
+def test_delete_of_a_collection_that_is_being_filled_refused(runner, path, counting_model, caplog):
+    """Nor while its job waits; when it is cancelled, collection and jobs go together."""
     counting_model.gate = threading.Event()
-    create(runner)
+    job = create(runner)
     assert counting_model.started.wait(30)
-    assert runner.delete("a", "docs") == 0
+    refusal = f"it embeds 'docs'. Cancel job {job.id} first, then delete the collection"
+    with pytest.raises(JobStateError, match=f"Job {job.id} is running: {refusal}"):
+        runner.delete("a", "docs")
+    runner.cancel("a", job.id)
     counting_model.gate.set()
     finish(runner)
+    assert query(path, "select count(*) from embeddings") == [(10,)]
+    execute(path, "update _embed_jobs set status = 'pending'")
+    with pytest.raises(JobStateError, match=f"Job {job.id} is pending: {refusal}"):
+        runner.delete("a", "docs")
+    runner.cancel("a", job.id)
+    with caplog.at_level("INFO", "datasette_embed"):
+        assert runner.delete("a", "docs") == 10
+    assert "collection 'docs' was deleted, 10 entries" in caplog.text
     assert query(path, "select count(*) from embeddings") == [(0,)]
     assert job_rows(path) == []
-    create(runner)
-    finish(runner)
-    assert runner.delete("a", "docs") == 10
     with pytest.raises(CollectionNotFoundError, match="'docs' does not exist"):
         runner.delete("a", "docs")
 
@@ -337,7 +352,9 @@ def test_cancel_twice_while_a_batch_is_in_flight_ends_at_once(runner, path, fail
     failing.after_call = cancel_twice
     runner.create("a", "docs", SPEC, "failing")
     finish(runner)
-    assert job_rows(path) == [(1, "cancelled", "cancelled on request")]
+    assert job_rows(path) == [
+        (1, "cancelled", "cancelled on request, without waiting for the model call in flight")
+    ]
     assert len(stored(path)) == 2
 
 
@@ -466,7 +483,7 @@ def test_disk_full_while_the_end_is_written_leaves_the_job_to_be_found(
     def full(*arguments):
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr("datasette_embed.runner.core.RETRY_SECONDS", 0)
+    monkeypatch.setattr("datasette_embed.runner.execution.RETRY_SECONDS", 0)
     with monkeypatch.context() as patched:
         patched.setattr(JobRecords, "checkpoint", full)
         create(runner)
@@ -624,6 +641,185 @@ def test_job_whose_model_is_not_registered_waits_and_says_so(make_datasette, pat
         runner.resume("a", 1)
 
 
+def test_file_with_garbage_does_not_stop_the_others(make_datasette, path, tmp_path, failing):
+    """A stranger's file holds no text where text is expected; the next one goes on."""
+    stopped_job(make_datasette, path, failing)
+    bad = tmp_path / "0.db"
+    bad.write_bytes(path.read_bytes())
+    execute(
+        bad,
+        "update _embed_jobs set action = x'ff', actor = x'fe', created_at = x'fd'",
+        "update _embed_collections set created_at = x'00', source = null",
+    )
+    runner = get_runner(site := make_datasette([str(bad), str(path)]))
+    runner.look()
+    finish(runner)
+    assert site and job_rows(path, "status") == [("finished",)]
+    assert job_rows(bad, "status") == [("pending",)]
+
+
+def test_file_that_cannot_be_looked_at_is_logged_once(
+    make_datasette, path, tmp_path, failing, monkeypatch, caplog
+):
+    """Whatever it is that goes wrong; the next file goes on."""
+    stopped_job(make_datasette, path, failing)
+    bad = make_docs(tmp_path / "0.db", ROWS)
+    real = core.interrupted
+
+    def broken(site, path, is_due):
+        return {}["garbage"] if path == str(bad) else real(site, path, is_due)
+
+    monkeypatch.setattr(core, "interrupted", broken)
+    runner = get_runner(site := make_datasette([str(bad), str(path)]))
+    for _ in range(3):
+        assert runner.look() is True
+    finish(runner)
+    assert site and job_rows(path, "status") == [("finished",)]
+    assert caplog.text.count("no jobs to go on with") == 1
+
+
+def test_look_at_many_jobs_of_a_stranger_checks_few(make_datasette, path, failing, monkeypatch):
+    """Those that wait and carry a signature, a bounded number, the newest; ours is found."""
+    stopped_job(make_datasette, path, failing)
+    execute(
+        path,
+        "with recursive n(i) as (select 1 union all select i + 1 from n where i < 5000)"
+        " insert into _embed_jobs (id, collection_id, collection, model_id, status, created_at,"
+        " signature) select -i, 1, 'docs', 'failing', 'pending', 'x', 'y' from n",
+    )
+    checked = []
+    real = Site.is_ours
+    monkeypatch.setattr(Site, "is_ours", lambda *given: checked.append(given[2].id) or real(*given))
+    runner = looked(make_datasette, path)
+    assert job_rows(path, "status")[-1] == ("finished",)
+    assert len(checked) <= 1_000 and 1 in checked
+    assert runner.kept_site
+
+
+def test_interrupted_job_of_a_renamed_collection_goes_on(make_datasette, path, failing):
+    """Its name is not what a person asked for; its rows and its model are."""
+    stopped_job(make_datasette, path, failing)
+    with closing(open_database(path, writable=True)) as conn, write_transaction(conn):
+        store = Store(conn)
+        store.rename_collection(store.get_collection("docs"), "new")
+    looked(make_datasette, path)
+    assert job_rows(path) == [(1, "finished", None)]
+    assert stored(path, "new") == expected(ROWS)
+
+
+def test_job_that_finds_its_file_locked_is_tried_again(runner, path, counting_model, monkeypatch):
+    """It waits with the reason in the log, and fails nobody."""
+    monkeypatch.setattr("datasette_embed.database.BUSY_TIMEOUT_SECONDS", 0.0)
+    monkeypatch.setattr("datasette_embed.runner.execution.LOCKED_SECONDS", 0.005)
+    counting_model.gate = threading.Event()
+    runner.create("a", "first", SPEC, "count")
+    assert counting_model.started.wait(30)
+    create(runner)
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    tries, real = [], JobRun.run
+
+    def locked(self):
+        if self.collection.name == "docs":
+            tries.append(1)
+            if len(tries) == 1:
+                other.execute("begin immediate")
+            elif len(tries) == 3:
+                other.execute("rollback")
+        return real(self)
+
+    monkeypatch.setattr(JobRun, "run", locked)
+    counting_model.gate.set()
+    for _ in range(5_000):
+        if len(tries) >= 3:
+            break
+        time.sleep(0.002)
+    finish(runner)
+    other.close()
+    assert job_rows(path)[1] == (2, "finished", None)
+    assert stored(path) == expected(ROWS)
+
+
+def test_job_whose_rows_database_is_missing_waits(make_datasette, path, tmp_path, failing, caplog):
+    """As for a model that is not registered: another start may serve it."""
+    vectors = make_docs(tmp_path / "into.db", [], table="other")
+    site = make_datasette([str(path), str(vectors)])
+    runner = get_runner(site)
+    failing.after_call = lambda calls: calls == 3 and runner.stop()
+    runner.create("into", "docs", SPEC, "failing", rows_database="a")
+    finish(runner)
+    failing.after_call = None
+    looked(make_datasette, vectors)
+    assert job_rows(vectors) == [(1, "pending", "There is no database 'a'")]
+    both = get_runner(again := make_datasette([str(path), str(vectors)]))
+    both.look()
+    finish(both)
+    assert again and job_rows(vectors) == [(1, "finished", None)]
+    assert stored(vectors) == expected(ROWS)
+
+
+def test_resume_in_the_moment_a_claim_was_refused_is_not_lost(
+    runner, path, counting_model, monkeypatch
+):
+    """The thread is still busy with the job that it may not run; it does it afterwards."""
+    real, resumed = Execution._run, []
+
+    def paused_meanwhile(self):
+        if not resumed:
+            runner.pause("a", 1)
+        try:
+            return real(self)
+        finally:
+            if not resumed:
+                resumed.append(runner.resume("a", 1).status)
+
+    monkeypatch.setattr(Execution, "_run", paused_meanwhile)
+    create(runner)
+    finish(runner)
+    assert resumed == [JobStatus.PENDING]
+    assert job_rows(path) == [(1, "finished", None)]
+
+
+@pytest.mark.parametrize("how", ["here", "elsewhere"])
+def test_model_that_hangs_is_left_alone_when_its_job_is_ended(
+    runner, path, counting_model, monkeypatch, caplog, how
+):
+    """By a second cancel here, or in the file by anybody; the next job is not held up."""
+    monkeypatch.setenv("DATASETTE_EMBED_LEASE_SECONDS", "0.2" if how == "elsewhere" else "120")
+    counting_model.gate = gate = threading.Event()
+    create(runner)
+    assert counting_model.started.wait(30)
+    if how == "here":
+        runner.cancel("a", 1)
+        runner.cancel("a", 1)
+    else:
+        execute(path, "update _embed_jobs set status = 'cancelled', reason = 'by hand'")
+        for _ in range(5_000):
+            if not runner._workers.has((str(path), 1)):
+                break
+            time.sleep(0.002)
+    counting_model.gate = None
+    runner.create("a", "next", SPEC, "count")
+    finish(runner)
+    assert [row[1] for row in job_rows(path)] == ["cancelled", "finished"]
+    assert "job 1 ended while its model computes" in caplog.text
+    gate.set()
+    assert stored(path) == {}
+
+
+def test_file_replaced_before_the_first_batch_is_stored_says_so(
+    runner, path, tmp_path, failing, caplog
+):
+    """Not that it is read-only; and nothing is written into the file in its place."""
+    other = make_docs(tmp_path / "other.db", [(1, "other")])
+    before = other.read_bytes()
+    failing.after_call = lambda calls: calls == 1 and other.rename(path)
+    runner.create("a", "docs", SPEC, "failing")
+    finish(runner)
+    assert "was deleted or replaced while a job wrote to it" in caplog.text
+    assert "read-only" not in caplog.text
+    assert path.read_bytes() == before
+
+
 def test_look_at_files_that_are_none_of_ours_harms_nothing(make_datasette, path, tmp_path, failing):
     """No database, somebody else's tables, a state of a later version: the others go on."""
     stopped_job(make_datasette, path, failing)
@@ -678,6 +874,29 @@ async def test_server_goes_on_with_jobs_from_the_first_request(make_datasette, p
     assert get_runner(site)._stopping.is_set()
 
 
+@pytest.mark.asyncio
+async def test_server_without_collections_starts_nothing_until_there_are(
+    make_datasette, path, tmp_path, failing, monkeypatch
+):
+    """Nor one without files; what another process makes later is noticed."""
+    monkeypatch.setattr(wiring, "WAKE_SECONDS", 0.005)
+    monkeypatch.setattr(core, "LOOK_SECONDS", 0.005)
+    empty, plain = make_datasette([]), make_datasette([str(path)])
+    for site in (empty, plain):
+        assert (await site.client.get("/-/versions.json")).status_code == 200
+    while plain not in wiring._clocks:
+        await asyncio.sleep(0.001)
+    assert empty not in wiring._clocks
+    assert empty not in wiring._runners and plain not in wiring._runners
+    stopped_job(make_datasette, path, failing)
+    for _ in range(5_000):
+        if len(failing.items) == 10 and wiring._runners[plain].wait(0):
+            break
+        await asyncio.sleep(0.002)
+    assert stored(path) == expected(ROWS)
+    await stop(plain)
+
+
 def test_get_starts_no_job(path, failing, make_datasette, monkeypatch):
     """``datasette --get`` answers, and embeds nothing."""
     from click.testing import CliRunner
@@ -695,6 +914,7 @@ def test_get_starts_no_job(path, failing, make_datasette, monkeypatch):
 async def test_lifespan_shutdown_stops_the_runner(make_datasette, path, failing):
     """What uvicorn says when it ends."""
     site = make_datasette([str(path)])
+    get_runner(site)
     application = site.app()
     messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
     said = []

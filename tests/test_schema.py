@@ -375,3 +375,33 @@ def test_triggers_collection_deleted_its_jobs_and_failures_go(db):
     )
     assert query(db, "select id from _embed_jobs") == [(6,)]
     assert query(db, "select job_id from _embed_failures") == [(6,)]
+
+
+def test_jobs_numbers_are_never_used_again(db):
+    """Whoever asks for the job of a deleted collection must not get another's."""
+    job = "insert into _embed_jobs (collection_id, collection, model_id, status, created_at)"
+    values = "values (1, 'a', 'm', 'running', 'now')"
+    insert = "insert into collections values (1, 'a', 'm')"
+    execute(db, insert, f"{job} {values}", "delete from collections", insert, f"{job} {values}")
+    assert query(db, "select id from _embed_jobs") == [(2,)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create view {} as select 1 as id, 2 as name, 3 as model",
+        "create virtual table {} using fts5(id, name, model)",
+    ],
+    ids=["view", "virtual"],
+)
+def test_has_table_only_what_holds_its_rows(tmp_path, statement):
+    """A view or a search table of this name runs what a stranger wrote."""
+    path = tmp_path / "own.db"
+    names = "id, name, model, collection_id, embedding, content, metadata"
+    execute(path, f"create table Embeddings ({names})", statement.format("collections"))
+    execute(path, statement.format("_embed_collections"))
+    with closing(open_database(path)) as conn:
+        assert schema.has_table(conn, "embeddings")
+        assert not schema.has_table(conn, "collections")
+        assert not schema.has_collections(conn)
+        assert not schema.has_our_tables(conn)

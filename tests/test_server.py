@@ -30,7 +30,7 @@ from tests.visitors import cookies_of, run_sql
 ANNA = {"id": "anna"}
 ROOT = {"id": "root"}
 EMBED = "select length(llm_embed('paid', :q))"
-REFUSED = (400, "You may not use the model paid here")
+REFUSED = (400, str(ModelNotAllowedError("paid")))
 IS_ONE = hasattr(Datasette, "allowed")
 
 pytestmark = [
@@ -108,7 +108,8 @@ async def test_sql_closed_model_refused_to_root_too(make_site, paid):
     datasette = make_site(config={"allow": {"paid": False, "count": False}})
     assert await run_sql(datasette, EMBED, actor=ROOT, q="cat") == REFUSED
     status, text = await run_sql(datasette, "select llm_embed('counting', 'x')")
-    assert (status, text) == (400, "You may not use the model counting here")
+    assert (status, text) == (400, str(ModelNotAllowedError("counting")))
+    assert "have whoever runs this site open it with the setting 'allow'" in text
     assert paid.calls == paid.free.calls == []
 
 
@@ -165,8 +166,25 @@ async def test_sql_permissions_of_config_grant(make_site, paid):
     assert (await run_sql(datasette, EMBED, q="cat"))[0] == 400
 
 
-async def test_sql_permission_asked_once_a_request(make_site, paid, monkeypatch):
+class OtherPlugin:
+    """A plugin that may have a say about any permission, and here has none."""
+
+    if IS_ONE:
+
+        @hookimpl
+        def permission_resources_sql(self, datasette, actor, action):
+            return None
+
+    else:
+
+        @hookimpl
+        def permission_allowed(self, datasette, actor, action, resource):
+            return None
+
+
+async def test_sql_permission_asked_once_a_request(make_site, paid, monkeypatch, add_plugin):
     """Not once a row."""
+    add_plugin(OtherPlugin())
     asked = []
     original = server.access.may_use_model
 
@@ -180,13 +198,74 @@ async def test_sql_permission_asked_once_a_request(make_site, paid, monkeypatch)
     assert set(asked) == {"counting"} and len(asked) <= 2  # 1.0 may run a query twice
 
 
-async def test_sql_all_threads_would_wait_for_permission_busy(make_site, paid, monkeypatch):
+@pytest.mark.parametrize("clients", [12, 40])
+async def test_sql_many_at_once_of_a_fast_model_none_refused(make_site, paid, clients, monkeypatch):
+    """Nobody but config has a say: no thread waits for an answer, cached or not."""
+    # On a machine busy with other tests even a fast model may take its time.
+    monkeypatch.setattr("datasette_embed.query_embeddings.GRACE_SECONDS", 10)
+    datasette = make_site(
+        config={"allow": {"paid": True}, "calls_per_minute": 999, "calls_per_minute_total": 999}
+    )
+    await datasette.invoke_startup()
+    for model in ("count", "paid"):
+        sql = f"select length(llm_embed('{model}', :q))"
+        for texts in ([f"{model} {n}" for n in range(clients)], ["same"] * clients):
+            found = await asyncio.gather(*(run_sql(datasette, sql, q=text) for text in texts))
+            assert found == [(200, 32)] * clients
+
+
+async def test_sql_all_threads_would_wait_for_permission_busy(
+    make_site, paid, monkeypatch, add_plugin
+):
     """One thread is left for the answer."""
+    add_plugin(OtherPlugin())
     datasette = make_site()
     monkeypatch.setitem(server._asking, datasette, 2)
     status, text = await run_sql(datasette, "select llm_embed('count', 'x')")
     assert (status, text) == (400, "counting: embedding model is busy, retry in a moment")
     assert server._asking[datasette] == 2
+
+
+RESTRICTED = {**ROOT, "_r": {"a": ["vi", "vd", "es", "view-instance", "execute-sql"]}}
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+async def test_sql_restricted_token_on_the_only_thread_free_models_only(make_site, paid, threads):
+    """What the token is restricted to cannot be looked up there."""
+    datasette = make_site(settings={"num_sql_threads": threads})
+    status, text = await run_sql(datasette, EMBED, actor=RESTRICTED, q="cat")
+    assert status == 400
+    if threads:
+        assert "the token's restrictions" in text and "num_sql_threads below 2" in text
+    assert paid.calls == []
+    sql = "select length(llm_embed('count', 'x'))"
+    assert await run_sql(datasette, sql, actor=RESTRICTED) == (200, 32)
+
+
+@pytest.mark.skipif(not IS_ONE, reason="permissions in config came with Datasette 1.0")
+@pytest.mark.parametrize("threads", [0, 1])
+async def test_sql_permissions_of_config_on_the_only_thread_refused(make_site, paid, threads):
+    """What they say cannot be looked up there, so nobody is let in by guess."""
+    datasette = make_site(
+        site={"permissions": {"embed-use-model": {"id": "anna"}}},
+        settings={"num_sql_threads": threads},
+    )
+    for sql in (EMBED, "select length(llm_embed('count', :q))"):
+        status, text = await run_sql(datasette, sql, q="cat")
+        assert status == 400
+        if threads:
+            assert "the site's permissions" in text and "num_sql_threads below 2" in text
+    assert paid.calls == paid.free.calls == []
+
+
+async def test_sql_view_or_link_opened_by_root_spends_a_budget(make_site, paid):
+    """Whoever wrote the link, or the file with the view, does not spend root's money."""
+    datasette = make_site(config={"calls_per_request": 3})
+    many = "select count(llm_embed('paid', value)) from json_each('[1, 2, 3, 4, 5, 6]')"
+    status, text = await run_sql(datasette, many, actor=ROOT)
+    assert status == 400 and "texts to embed for one request: 4 is over the limit of 3" in text
+    assert len(paid.calls) <= 6  # 1.0 may run a query twice
+    assert await run_sql(datasette, many.replace("paid", "count"), actor=ROOT) == (200, 6)
 
 
 @pytest.mark.parametrize("actor", [None, ROOT])
@@ -285,6 +364,7 @@ async def test_sql_long_text_refused_to_visitors(make_site, paid):
     status, text = await run_sql(datasette, sql, q="123456")
     assert status == 400
     assert text.startswith("counting: the text is 6 characters long, and may have at most 5 here")
+    assert "Shorten it with substr()" in text
     assert await run_sql(datasette, sql, q="12345") == (200, 32)
     assert await run_sql(datasette, sql, actor=ROOT, q="123456") == (200, 32)
 
@@ -321,7 +401,9 @@ async def test_embed_for_refusals_before_anything_is_embedded(make_site, paid):
         with pytest.raises(expected):
             await embed_for(datasette, request_of(), model, items)
     assert paid.calls == paid.free.calls == []
-    assert len(await embed_for(datasette, request_of(ROOT), paid, ["1", "2", "3"])) == 3
+    sent = request_of(ROOT)
+    sent.scope["method"] = "POST"
+    assert len(await embed_for(datasette, sent, paid, ["1", "2", "3"])) == 3
 
 
 async def test_embed_for_does_not_use_datasettes_threads(make_site, paid):

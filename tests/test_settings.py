@@ -272,3 +272,12 @@ def test_parse_settings_keys_mistake_never_quotes_a_key(config):
 def test_settings_repr_has_no_key():
     """Nor does what a debugger prints."""
     assert "sk-secret" not in repr(parse_settings({"keys": {"a": "sk-secret"}}, {}))
+
+
+def test_public_collections_are_named_with_their_database():
+    """One without would be public in every file."""
+    named = parse_settings({"public_collections": ["vectors/til", "v/a/b"]})
+    assert named.public_collections == ("vectors/til", "v/a/b")
+    for wrong in ("til", "/til", "vectors/"):
+        with pytest.raises(ConfigError, match="must be a list of database/collection, not"):
+            parse_settings({"public_collections": [wrong]})

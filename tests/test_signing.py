@@ -46,6 +46,12 @@ def test_is_signed_anything_else_is_not(signature, parts):
     assert is_signed(real, "ab", "c")
 
 
+@pytest.mark.parametrize("part", [None, b"blob", 3, 1.5, ["a"]])
+def test_is_signed_of_what_is_no_text_is_not(part):
+    """A file may hold anything where text is expected."""
+    assert not is_signed(sign("ab", "c"), "ab", part)
+
+
 def test_secret_is_made_once_for_its_owner_only():
     """Asking makes none; signing makes one that only its owner can read."""
     assert not is_signed("x", "a")

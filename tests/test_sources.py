@@ -544,6 +544,8 @@ def test_spec_json_round_trip(spec):
         {"columns": None},
         {"is_elsewhere": "yes"},
         {"from_json": "x"},
+        {"table": "\ud800"},
+        {"columns": ["a", "\ud800"]},
         {"name": "x"},
     ],
 )

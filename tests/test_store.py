@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import closing
+from itertools import islice
 
 import pytest
 
@@ -180,6 +181,28 @@ def test_iter_embeddings_by_id_each_once(store, collection, window):
     windows = list(store.iter_embeddings(collection.id, window))
     assert [i for rows in windows for i, _ in rows] == ids
     assert max(map(len, windows)) <= window
+
+
+@pytest.mark.parametrize("text_factory", [str, lambda data: data.decode("utf-8", "replace")])
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le"])
+def test_iter_embeddings_ids_that_are_no_text_come_once(tmp_path, encoding, text_factory):
+    """The byte 0xFF reads as U+FFFD, which comes before it: no window is read again for that."""
+    with closing(open_database(tmp_path / "b.db", writable=True, create=True)) as conn:
+        conn.execute(f"pragma encoding = '{encoding}'")
+        ensure_schema(conn, "b.db")
+        sql = "insert into embeddings (collection_id, id, embedding) values (1, cast(? as text), ?)"
+        for entry_id in ("1", "é", "z"):
+            conn.execute(sql, (entry_id, b"v"))
+        bad = "ff" if encoding == "UTF-8" else "ffdc"
+        conn.execute(sql.replace("?", f"x'{bad}'", 1), (b"w",))
+        conn.text_factory = text_factory
+        windows = list(islice(Store(conn).iter_embeddings(1, 1), 9))
+    assert [rows[0] for rows in windows] == [
+        ("1", b"v"),
+        ("z", b"v"),
+        ("é", b"v"),
+        ("\ufffd", b"w"),
+    ]
 
 
 def test_write_contents_vectors_stay(store, collection):

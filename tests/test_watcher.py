@@ -8,17 +8,20 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasette.app import Datasette
 
 from datasette_embed.database import open_database
-from datasette_embed.errors import ProviderError
+from datasette_embed.errors import JobStateError, ProviderError
 from datasette_embed.job_records import JobRecords, JobStatus
 from datasette_embed.runner import get_runner
 from datasette_embed.runner import watcher as watcher_module
+from datasette_embed.runner.site import Site
 from datasette_embed.runner.wiring import get_watcher, stop
 from datasette_embed.runs import create, sync
+from datasette_embed.store import Store
 from tests.fakes import CountingModel
 from tests.storage import blob_of, execute, expected, make_docs, query, stored
 from tests.test_watching import DOCS, items, noted, watch
@@ -69,12 +72,12 @@ def test_look_at_what_did_not_change_asks_one_thing(db, make_datasette, monkeypa
     datasette = make_datasette([db, plain], immutables=[str(frozen)], config=NEVER)
     asked: list[str] = []
 
-    def counted(conn: object) -> list[object]:
-        asked.append("due")
-        return real(conn)
+    def counted(*args: Any, **options: Any) -> Any:
+        asked.append("survey")
+        return real(*args, **options)
 
-    real = watcher_module.due
-    monkeypatch.setattr(watcher_module, "due", counted)
+    real = watcher_module.survey
+    monkeypatch.setattr(watcher_module, "survey", counted)
     look(datasette)
     assert set(get_watcher(datasette)._files) == {str(db), str(plain)}
     look(datasette)  # what the first one had embedded is a change
@@ -83,7 +86,7 @@ def test_look_at_what_did_not_change_asks_one_thing(db, make_datasette, monkeypa
     assert asked == []
     execute(plain, "delete from docs")
     look(datasette)
-    assert asked == ["due"]
+    assert asked == ["survey"]
 
 
 def test_changes_while_no_server_ran_are_made_good(db, make_datasette, counting_model):
@@ -198,6 +201,150 @@ def test_sync_in_between_and_watch_agree(db, make_datasette, counting_model):
     sync(db, "docs", confirm=lambda question: True)
     look(datasette)
     assert items(counting_model) == ["new"] and noted(db) == []
+
+
+def watch_job(db: Path) -> tuple[int, str]:
+    """Return (id, status) of the newest job of the watch."""
+    sql = "select id, status from _embed_jobs where action = 'watch' order by id desc limit 1"
+    return query(db, sql)[0]
+
+
+@pytest.mark.parametrize("kind", ["pause", "cancel"])
+def test_steered_watch_rests_and_goes_on_at_once(
+    db, make_datasette, counting_model, monkeypatch, kind
+):
+    """However long nobody says otherwise; a sync in between changes nothing of it."""
+    now = [0.0]
+    monkeypatch.setattr(watcher_module, "monotonic", lambda: now[0])
+    datasette = make_datasette([db], config=NEVER)
+    runner = get_runner(datasette)
+    look(datasette)
+    number, _ = watch_job(db)
+    real = counting_model.embed_batch
+
+    def embed_batch(batch: list[str], **options: object) -> object:
+        if batch == ["new"]:
+            getattr(runner, kind)("a", number)
+        return real(batch, **options)
+
+    counting_model.embed_batch = embed_batch
+    execute(db, "update docs set body = 'new' where id = 2")
+    look(datasette)
+    stopped = "paused" if kind == "pause" else "cancelled"
+    assert watch_job(db) == (number, stopped) and noted(db) == ["2"]
+    execute(db, "update docs set body = 'newer' where id = 3")
+    for now[0] in (10_000.0, 10.0):  # the second one is before any wait would end
+        look(datasette)
+    assert items(counting_model) == ["new"] and watch_job(db) == (number, stopped)
+    runner.sync("a", "docs")
+    assert runner.wait(WAIT_SECONDS)
+    assert items(counting_model) == ["new", "newer"] and watch_job(db) == (number, stopped)
+    execute(db, "update docs set body = 'newest' where id = 4")
+    if kind == "pause":
+        job = runner.resume("a", number)
+        assert (job.status, job.signature) == (JobStatus.PENDING, None)
+        assert runner.wait(0)  # nobody but the watcher takes it
+        assert runner.look() and runner.wait(WAIT_SECONDS)
+        assert items(counting_model) == ["new", "newer"]
+    else:
+        with pytest.raises(JobStateError, match="there is nothing to resume"):
+            runner.resume("a", number)
+        watch(db)
+    look(datasette)
+    assert items(counting_model) == ["new", "newer", "newest"] and noted(db) == []
+    assert watch_job(db)[1] == "finished"
+
+
+def test_signed_job_of_a_watch_is_no_job_of_the_runner(db, make_datasette, counting_model):
+    """As an earlier version left one that was resumed: it would read the whole table."""
+    datasette = make_datasette([db], config=NEVER)
+    look(datasette)
+    execute(db, "update docs set body = 'new' where id = 2")
+    execute(db, "update _embed_jobs set status = 'pending' where action = 'watch'")
+    with closing(open_database(db, writable=True)) as conn:
+        records = JobRecords(conn)
+        job = records.get_job(watch_job(db)[0])
+        record = Store(conn).get_collection("docs")
+        records.set_signature(job, Site(datasette).sign(str(db), job, record))
+    assert get_runner(datasette).look() and get_runner(datasette).wait(WAIT_SECONDS)
+    assert counting_model.calls == [] and watch_job(db)[1] == "pending"
+
+
+def test_resume_where_nobody_watches_is_refused(db, make_datasette):
+    """Nobody would do it."""
+    datasette = make_datasette([db], config=NEVER)
+    look(datasette)
+    number, _ = watch_job(db)
+    execute(
+        db,
+        "update _embed_jobs set status = 'paused' where action = 'watch'",
+        "update _embed_watches set signature = 'x'",
+    )
+    with pytest.raises(JobStateError, match="'docs' is not watched on this machine"):
+        get_runner(datasette).resume("a", number)
+    assert watch_job(db) == (number, "paused")
+
+
+def test_look_frees_a_table_whose_triggers_fail(db, make_datasette, counting_model, caplog):
+    """Another program dropped a table of ours; then the watch goes on."""
+    datasette = make_datasette([db], config=NEVER)
+    look(datasette)
+    execute(db, "drop table _embed_changes")
+    look(datasette)
+    assert f"{db}: removed 4 triggers whose tables are gone" in caplog.text
+    execute(db, "insert into docs values (9, 'nine')")
+    look(datasette)
+    assert stored(db)["9"] == blob_of("nine") and items(counting_model) == ["nine"]
+    execute(db, "drop table _embed_changes", "drop table _embed_watches")
+    look(datasette)
+    execute(db, "insert into docs values (10, 'ten')")
+    assert (
+        query(db, "select name from sqlite_master where name like '%embed_watch!_%' escape '!'")
+        == []
+    )
+
+
+def test_look_after_a_new_index_renews_the_triggers_once(db, make_datasette, counting_model):
+    """A look at the same schema does not compare them again."""
+    datasette = make_datasette([db], config=NEVER)
+    look(datasette)
+    execute(db, "create unique index bodies on docs (lower(body))")
+    execute(db, "insert or replace into docs values (9, 'TEXT 1')")
+    look(datasette)
+    assert stored(db) == expected([*DOCS[1:], (9, "TEXT 1")])
+    look(datasette)
+    look(datasette)
+    (file,) = get_watcher(datasette)._files.values()
+    with closing(open_database(db)) as conn:
+        assert file.schema == conn.execute("pragma schema_version").fetchone()[0]
+
+
+@pytest.mark.parametrize("what", ["deleted", "no longer served"])
+def test_file_lost_while_its_changes_are_embedded_ends_that(
+    db, make_datasette, counting_model, caplog, what
+):
+    """What is embedded for a file that is gone is paid for nothing."""
+    execute(db, "pragma journal_mode = wal")  # else SQLite itself refuses to write it
+    datasette = make_datasette([db], config=NEVER)
+    look(datasette)
+    execute(db, "update docs set body = 'new ' || id")
+    counting_model.batch_size = 1
+    real = counting_model.embed_batch
+
+    def embed_batch(batch: list[str], **options: object) -> object:
+        if what == "deleted":
+            db.unlink(missing_ok=True)
+        elif "a" in datasette.databases:
+            datasette.remove_database("a")
+        return real(batch, **options)
+
+    counting_model.embed_batch = embed_batch
+    look(datasette)
+    assert len(items(counting_model)) == 1
+    if what == "deleted":
+        assert "was deleted or replaced while a job wrote to it" in caplog.text
+    else:
+        assert watch_job(db)[1] == "pending" and len(noted(db)) == 5
 
 
 async def eventually(condition: Callable[[], bool]) -> bool:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from datasette_embed import draining
+from datasette_embed import watches as watches_module
+from datasette_embed.changed_rows import ChangedRows
 from datasette_embed.database import open_database
 from datasette_embed.draining import drain
 from datasette_embed.errors import (
@@ -24,11 +26,11 @@ from datasette_embed.errors import (
 from datasette_embed.job_records import JobRecords, JobStatus
 from datasette_embed.opened_sources import synced_source
 from datasette_embed.registry import get_registry
-from datasette_embed.runs import create
+from datasette_embed.runs import create, sync
 from datasette_embed.sources import SourceSpec
 from datasette_embed.store import Store
 from datasette_embed.watches import Watches
-from datasette_embed.watching import due, start_watching, unsigned
+from datasette_embed.watching import mend, start_watching, survey
 from tests.engine_fakes import FailingModel
 from tests.fakes import CountingModel
 from tests.storage import blob_of, execute, expected, make_docs, query, run_job, stored
@@ -64,7 +66,7 @@ def noted(path: Path) -> list[str]:
 def due_names(path: Path) -> list[str]:
     """Return the names of the collections that are due."""
     with closing(open_database(path)) as conn:
-        return [record.name for record in due(conn)]
+        return survey(conn, str(path)).due
 
 
 def items(model: CountingModel) -> list[object]:
@@ -357,7 +359,9 @@ def test_drain_paused_by_a_person_waits_until_it_is_resumed(db):
     """A later change is no reason to go on."""
     pause = "update _embed_jobs set status = 'paused', reason = 'paused on request'"
     execute(db, f"{pause} where action = 'watch'", "update docs set body = 'new' where id = 2")
-    with pytest.raises(JobStateError, match="is paused: .* wait until it is resumed"):
+    with pytest.raises(
+        JobStateError, match="is paused: .* wait until you run jobs resume, or watch"
+    ):
         drain(str(db), "docs", get_registry())
     assert stored(db)["2"] == blob_of("text 2")
     with closing(open_database(db, writable=True)) as conn:
@@ -402,12 +406,12 @@ def test_watch_of_a_stranger_starts_nothing(db, user_directory, counting_model):
         execute(copy, change)
         assert due_names(copy) == [], change
     with closing(open_database(db)) as conn:
-        assert [record.name for record in unsigned(conn)] == []
-        assert [record.name for record in due(conn)] == ["docs"]
+        found = survey(conn, str(db))
+        assert (found.due, found.strangers) == (["docs"], [])
         for file in user_directory.iterdir():
             file.unlink()
-        assert [record.name for record in unsigned(conn)] == ["docs"]
-        assert due(conn) == []
+        found = survey(conn, str(db))
+        assert (found.due, found.strangers) == ([], ["docs"])
     assert drain(str(db), "docs", get_registry()) is None
     assert counting_model.calls == [] and noted(db) == ["2"]
 
@@ -560,3 +564,226 @@ with open(log, "a") as file:
     with closing(open_database(path)) as conn:
         (job,) = [job for job in JobRecords(conn).list_jobs() if job.action == "watch"]
     assert job.status is JobStatus.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("index", "sql", "keys"),
+    [
+        ("slug collate nocase", "insert or replace into docs values (9, 'BOB', 'new')", ["1", "9"]),
+        ("slug collate nocase", "update or replace docs set slug = 'BOB' where id = 2", ["1"]),
+        ("lower(slug)", "insert or replace into docs values (9, 'BOB', 'new')", ["", "9"]),
+        ("lower(slug)", "update or replace docs set slug = 'BOB' where id = 2", [""]),
+        ("slug) where (id > 0", "insert or replace into docs values (9, 'bob', 'n')", ["", "9"]),
+        (
+            "slug, body collate rtrim",
+            "insert or replace into docs values (9, 'al', 'b ')",
+            ["2", "9"],
+        ),
+    ],
+)
+def test_trigger_row_replaced_through_any_unique_index_is_noted(
+    tmp_path, counting_model, index, sql, keys
+):
+    """By the collation of the index; all rows where the row that goes cannot be named."""
+    path = tmp_path / "a.db"
+    execute(path, "create table docs (id integer primary key, slug text, body text)")
+    execute(path, f"create unique index by_slug on docs ({index})")
+    execute(path, "insert into docs values (1, 'bob', 'a'), (2, 'al', 'b')")
+    create(path, "docs", columns=["body"], model_id="count")
+    watch(path)
+    drain(str(path), "docs", get_registry())
+    execute(path, sql)
+    assert noted(path) == keys
+    drain(str(path), "docs", get_registry())
+    assert set(stored(path)) == {str(n) for (n,) in query(path, "select id from docs")}
+
+
+def test_trigger_row_replaced_by_row_number_is_noted(tmp_path, counting_model):
+    """Which no index shows, where the id is another column."""
+    path = tmp_path / "a.db"
+    execute(path, "create table docs (slug text primary key, body text)")
+    execute(path, "insert into docs values ('a', 'text')")
+    create(path, "docs", columns=["body"], model_id="count")
+    watch(path)
+    drain(str(path), "docs", get_registry())
+    execute(path, "insert or replace into docs (rowid, slug, body) values (1, 'b', 'other')")
+    assert noted(path) == ["a", "b"]
+
+
+def test_trigger_id_replaced_in_another_case_is_noted(tmp_path, counting_model):
+    """Two entries to us, one key to the table."""
+    path = tmp_path / "a.db"
+    execute(path, "create table docs (id text primary key collate nocase, body text)")
+    execute(path, "insert into docs values ('a', 'text')")
+    create(path, "docs", columns=["body"], model_id="count")
+    watch(path)
+    drain(str(path), "docs", get_registry())
+    execute(path, "insert or replace into docs values ('A', 'other')")
+    assert noted(path) == ["A", "a"]
+    drain(str(path), "docs", get_registry())
+    assert stored(path) == {"A": blob_of("other")}
+
+
+def test_drain_after_a_new_index_renews_the_triggers_and_compares(tmp_path, counting_model):
+    """What was replaced through it before anybody looked is found too."""
+    path = tmp_path / "a.db"
+    execute(path, "create table docs (id integer primary key, slug text, body text)")
+    execute(path, "insert into docs values (1, 's1', 'a'), (2, 's2', 'b'), (3, 's3', 'c')")
+    create(path, "docs", columns=["body"], model_id="count")
+    watch(path)
+    drain(str(path), "docs", get_registry())
+    assert due_names(path) == []
+    execute(path, "create unique index late on docs (slug)")
+    assert due_names(path) == ["docs"]
+    execute(path, "insert or replace into docs values (8, 's1', 'new')")
+    drain(str(path), "docs", get_registry())
+    assert set(stored(path)) == {"2", "3", "8"} and due_names(path) == []
+    execute(path, "insert or replace into docs values (9, 's2', 'newer')")
+    assert noted(path) == ["2", "9"]
+
+
+@pytest.mark.parametrize("kind", ["pause", "cancel"])
+def test_drain_stopped_by_a_person_stays_off_until_watched_again(db, counting_model, kind):
+    """Neither a later change nor a sync goes on with it, and a sync leaves the pause alone."""
+    with closing(open_database(db, writable=True)) as conn:
+        (job,) = [job for job in JobRecords(conn).list_jobs() if job.action == "watch"]
+        conn.execute("update _embed_jobs set status = 'pending' where id = ?", (job.id,))
+        getattr(JobRecords(conn), kind)(job.id)
+    execute(db, "update docs set body = 'new' where id = 2")
+    with closing(open_database(db)) as conn:
+        found = survey(conn, str(db))
+        assert (found.due, found.held) == ([], ["docs"])
+    with pytest.raises(JobStateError, match="wait until you run .*watch"):
+        drain(str(db), "docs", get_registry())
+    assert counting_model.calls == []
+    sync(db, "docs", confirm=lambda question: True)
+    assert items(counting_model) == ["new"]
+    status = {"pause": "paused", "cancel": "cancelled"}[kind]
+    jobs = "select status from _embed_jobs where action = 'watch' order by id"
+    assert query(db, jobs) == [(status,)]
+    watch(db)
+    assert drain(str(db), "docs", get_registry()) is JobStatus.FINISHED
+    assert noted(db) == [] and query(db, jobs)[-1] == ("finished",)
+
+
+@pytest.mark.parametrize("allows_paid", [False, True])
+def test_drain_that_failed_too_often_calls_no_text_twice(tmp_path, add_plugin, allows_paid):
+    """A free model goes on with the others; one that costs money waits for a person."""
+    from tests.conftest import ModelsPlugin
+
+    rows = [(n, f"text {n}") for n in range(40)]
+    model = FailingModel(batch_size=1)
+    add_plugin(ModelsPlugin((model, ("count",))))
+    path = make_docs(tmp_path / "a.db", rows)
+    create(path, "docs", model_id="count")
+    watch(path, allows_paid=allows_paid)
+    drain(str(path), "docs", get_registry())
+    execute(path, "update docs set body = 'new ' || id")
+    model.bad = {f"new {n}" for n in range(40)}
+    model.calls.clear()
+    assert drain(str(path), "docs", get_registry()) is JobStatus.PAUSED
+    assert len(model.items) == 25
+    if allows_paid:
+        with pytest.raises(JobStateError, match="is paused: .* until you run jobs resume"):
+            drain(str(path), "docs", get_registry())
+        assert len(model.items) == 25
+        with closing(open_database(path, writable=True)) as conn:
+            JobRecords(conn).resume(2)
+    assert drain(str(path), "docs", get_registry()) is JobStatus.FINISHED
+    assert sorted(model.items) == sorted(model.bad)
+    assert query(path, "select count(distinct entry_id) from _embed_failures") == [(40,)]
+    assert query(path, "select failed, rows_done, rows_total from _embed_jobs where id = 2") == [
+        (40, 40, 40)
+    ]
+    model.bad = set()
+    execute(path, "update docs set body = 'fine' where id = 3")
+    drain(str(path), "docs", get_registry())
+    assert model.items[40:] == ["fine"] and stored(path)["3"] == blob_of("fine")
+    assert query(path, "select count(distinct entry_id) from _embed_failures") == [(39,)]
+
+
+def test_drain_keeps_a_failure_that_another_job_recorded(tmp_path, add_plugin):
+    """It is not tried again, and not forgotten."""
+    from tests.conftest import ModelsPlugin
+
+    model = FailingModel(bad=["text 1"])
+    add_plugin(ModelsPlugin((model, ("count",))))
+    path = make_docs(tmp_path / "a.db", DOCS)
+    create(path, "docs", model_id="count")
+    watch(path)
+    model.calls.clear()
+    assert drain(str(path), "docs", get_registry()) is JobStatus.FINISHED
+    assert model.calls == []
+    failures = query(path, "select job_id, entry_id, message, attempts from _embed_failures")
+    assert failures == [(2, "1", "counting: cannot", 1)]
+
+
+def test_drain_of_everything_knows_how_many_rows_there_are(db):
+    """One mark stands for them all."""
+    watch(db)
+    drain(str(db), "docs", get_registry())
+    assert query(db, "select rows_total, rows_done from _embed_jobs where action = 'watch'") == [
+        (5, 5)
+    ]
+
+
+@pytest.mark.parametrize("table", ["_embed_changes", "_embed_watches"])
+def test_mend_frees_the_table_and_restores_the_watch_that_is_left(db, counting_model, table):
+    """Another program dropped a table that the triggers write."""
+    execute(db, f"drop table {table}")
+    with pytest.raises(Exception, match="no such table"):
+        execute(db, "insert into docs values (8, 'eight')")
+    with closing(open_database(db, writable=True)) as conn:
+        assert survey(conn, str(db)).is_broken
+        assert not survey(conn, str(db), compares_triggers=False).is_broken
+        assert mend(conn, str(db)) == 4
+        assert not survey(conn, str(db)).is_broken
+    execute(db, "insert into docs values (9, 'nine')")
+    if table == "_embed_changes":
+        assert due_names(db) == ["docs"]
+        drain(str(db), "docs", get_registry())
+        assert items(counting_model) == ["nine"]
+        execute(db, "update docs set body = 'ten' where id = 9")
+        assert noted(db) == ["9"]
+    else:
+        assert due_names(db) == []
+
+
+def test_survey_of_a_million_watches_reads_a_thousand(db, monkeypatch):
+    """A stranger's file; those beyond are not even counted."""
+    monkeypatch.setattr(watches_module, "MOST_WATCHES", 3)
+    execute(
+        db,
+        "insert into collections (name, model) values ('a', 'count'), ('b', 'count'),"
+        " ('c', 'count')",
+        "insert into _embed_watches select id, 'docs', 'id', 1, 'x', '' from collections"
+        " where id > 1",
+    )
+    with closing(open_database(db)) as conn:
+        assert survey(conn, str(db)).strangers == ["a", "b"]
+    with pytest.raises(SourceError, match="cannot be watched: its file has 3 watches already"):
+        watch(db)
+
+
+def test_changed_rows_leaves_out_keys_with_nul(db):
+    """SQLite's JSON would look up, and delete, the row whose key is the part before it."""
+    with closing(open_database(db)) as conn:
+        spec = SourceSpec(table="docs", columns=("body",))
+        rows = ChangedRows(conn, spec, str(db), ["2", "3\0x"])
+        assert rows.only == {"2"}
+        assert [row.entry_id for window in rows.iter_windows() for row in window] == ["2"]
+
+
+def test_drain_key_with_nul_removes_no_other_entry(tmp_path, counting_model):
+    """The key alone is noted, so the rows are looked up one by one."""
+    path = tmp_path / "a.db"
+    execute(path, "create table docs (id text primary key, body text)")
+    execute(path, "insert into docs values ('a', 'text')")
+    create(path, "docs", columns=["body"], model_id="count")
+    watch(path)
+    drain(str(path), "docs", get_registry())
+    execute(path, "insert into docs values ('a' || char(0) || 'b', 'bad')")
+    execute(path, "delete from docs where id != 'a'")
+    assert noted(path) == ["a\0b"]
+    assert drain(str(path), "docs", get_registry()) is JobStatus.FINISHED
+    assert stored(path) == {"a": blob_of("text")} and noted(path) == []

@@ -5,14 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from datasette.database import Database
+from datasette.utils import tilde_encode
 
 from datasette_embed.database import open_database, sqlite3
 from datasette_embed.store import Store
 from datasette_embed.watches import Watches, WatchRecord
-from tests.api_site import ANONYMOUS, AWKWARD, EDITOR, PLAIN, ROOT, error_of, make_file
+from tests.api_site import (
+    ANONYMOUS,
+    AWKWARD,
+    EDITOR,
+    MAY_NOT_MAKE,
+    PLAIN,
+    ROOT,
+    as_said_to,
+    error_of,
+    hidden_message,
+    make_file,
+)
 
 pytestmark = pytest.mark.asyncio
 AWKWARD_URL = "a+b~27~22~2F~25~7E~2Ejson+~C3~A9"
@@ -108,7 +121,7 @@ async def test_list_of_an_unknown_or_private_database_refused(make_api_site):
     site = make_api_site(databases={"data": {"allow": {"id": "root"}}})
     assert error_of(await site.get("/nope/-/embed.json"), 404) == "There is no database 'nope'"
     assert error_of(await site.get("/data/-/embed.json"), 403) == (
-        "You may not view the database 'data'"
+        "You may not view the database 'data' (view-database). Signing in may help"
     )
     assert names_of(await site.get("/data/-/embed.json", ROOT)) == []
     assert names_of(await site.get("/-/embed.json")) == []
@@ -117,7 +130,10 @@ async def test_list_of_an_unknown_or_private_database_refused(make_api_site):
 async def test_list_of_a_private_site_refused(make_api_site):
     """Nobody is told anything who may not see the site."""
     site = make_api_site(allow={"id": "root"})
-    assert error_of(await site.get("/-/embed.json"), 403) == "You may not view this site"
+    for path in ("/-/embed.json", "/data/-/embed.json", "/nope/-/embed.json", "/nope/-/embed/new"):
+        assert error_of(
+            await site.get(path) if "json" in path else await site.post(path, {}, None), 403
+        ) == ("You may not view this site (view-instance). Signing in may help")
     assert (await site.get("/-/embed.json", ROOT)).status_code == 200
 
 
@@ -174,9 +190,7 @@ async def test_show_a_collection_of_a_query_needs_execute_sql(make_api_site):
     )
     assert response.status_code == 201, response.text
     await site.settled()
-    assert error_of(await site.get("/data/-/embed/c/q.json", PLAIN), 403) == (
-        "You may not view the collection 'q'"
-    )
+    assert error_of(await site.get("/data/-/embed/c/q.json", PLAIN), 403) == hidden_message("q")
     source = (await site.get("/data/-/embed/c/q.json", ROOT)).json()["collection"]["source"]
     assert source["sql"] == "select id, body from posts"
 
@@ -195,12 +209,12 @@ async def test_show_hidden_is_403_and_says_nothing(api_site):
     """Neither its model nor its size."""
     await api_site.make("secrets")
     response = await api_site.get("/data/-/embed/c/secrets.json", PLAIN)
-    assert error_of(response, 403) == "You may not view the collection 'secrets'"
+    assert error_of(response, 403) == hidden_message("secrets")
     assert "counting" not in response.text
     response = await api_site.get(
         "/data/-/embed/c/secrets.json", headers={"authorization": "Bearer x"}
     )
-    assert error_of(response, 401).endswith("You may not view the collection 'secrets'")
+    assert error_of(response, 401).endswith(hidden_message("secrets"))
 
 
 async def test_show_awkward_name_by_its_address(api_site):
@@ -210,9 +224,10 @@ async def test_show_awkward_name_by_its_address(api_site):
     assert listed["url"] == f"/data/-/embed/c/{AWKWARD_URL}.json"
     shown = (await api_site.get(listed["url"])).json()["collection"]
     assert shown["name"] == AWKWARD
-    percent = "a%20b%27%22%2F%25%7E7E%7E2Ejson%20%C3%A9"
-    response = await api_site.get(f"/data/-/embed/c/{percent}.json")
-    assert response.status_code == 200, response.text
+    percent = "a%20b%27%22%2F%25~.json%20%C3%A9"
+    for dot in (".", "%2E"):
+        response = await api_site.get(f"/data/-/embed/c/{percent.replace('.', dot)}.json")
+        assert response.status_code == 200, response.text
     assert (await api_site.get("/data/-/embed/c/.json")).status_code == 404
     assert error_of(await api_site.get("/data/-/embed/c/~00.json"), 404).startswith("Collection")
 
@@ -236,7 +251,11 @@ async def test_rename_moves_the_collection(api_site):
         ({"name": " "}, 400, "'name' must not be blank"),
         ({"name": 5}, 400, "'name' must be a text"),
         ({"name": "a\0b"}, 400, "'name' must not hold the character NUL"),
-        ({"name": "secrets"}, 400, "is there already: choose another name"),
+        (
+            {"name": "secrets"},
+            400,
+            "'name': there is a collection 'secrets' already, choose",
+        ),
         ({"name": "a", "confirm": "posts"}, 400, "Unknown field 'confirm'. Fields: name"),
     ],
 )
@@ -247,6 +266,56 @@ async def test_rename_to_what_cannot_be_refused(api_site, body, status, message)
     response = await api_site.post("/data/-/embed/c/posts/rename", body)
     assert message in error_of(response, status)
     assert api_site.rows("select name from collections order by 1") == [("posts",), ("secrets",)]
+
+
+@pytest.mark.parametrize("name", ["a+b~7Ec", "a+b~c", "a~c", "50%", "a.b"])
+async def test_show_name_by_both_ways_to_write_it(api_site, name):
+    """What holds a % is decoded as a browser encodes it, what holds none as Datasette does."""
+    await api_site.make(name=name)
+    for encoded in {tilde_encode(name), quote(name)} - {"a~c"}:
+        response = await api_site.get(f"/data/-/embed/c/{encoded}.json")
+        assert response.status_code == 200, response.text
+        assert response.json()["collection"]["name"] == name
+
+
+async def test_rename_to_the_name_of_a_hidden_collection_refused(make_api_site):
+    """Without a word about what has it."""
+    site = make_api_site(config={"allow_create": {"id": ["editor", "plain"]}})
+    await site.make()
+    await site.make("secrets")
+    response = await site.post("/data/-/embed/c/posts/rename", {"name": "secrets"}, PLAIN)
+    message = "'name': this name cannot be used, choose another"
+    assert error_of(response, 400) == message
+    assert site.rows("select name from collections order by 1") == [("posts",), ("secrets",)]
+
+
+async def test_unknown_parameter_refused(api_site):
+    """A slip that nobody would notice; what begins with _ is somebody else's."""
+    await api_site.make()
+    for path, known in (
+        ("/-/embed.json", "none"),
+        ("/data/-/embed.json", "number, after"),
+        ("/data/-/embed/jobs.json", "number, before, collection"),
+        ("/data/-/embed/jobs/1.json", "number, after"),
+        ("/data/-/embed/c/posts.json", "none"),
+    ):
+        message = error_of(await api_site.get(f"{path}?limit=1", ROOT), 400)
+        assert message == f"Unknown field 'limit'. Fields: {known}"
+        assert (await api_site.get(f"{path}?_extra=1", ROOT)).status_code == 200
+    message = error_of(await api_site.get("/data/-/embed/c/posts/similar.json?id=1&k=5"), 400)
+    assert message == "Unknown field 'k'. Fields: q, id, vector, number, prefix, min_score"
+
+
+@pytest.mark.parametrize(
+    "path", ["/-/embed", "/-/embed/x", "/data/-/embed", "/data/-/embed/c/posts", "/nope/-/embed/x"]
+)
+async def test_unknown_address_is_json_404(api_site, path):
+    """Not a page about a table named "-"; behind a slash Datasette goes on from there."""
+    for method in ("GET", "POST"):
+        response = await api_site.ask(method, path, None)
+        assert error_of(response, 404).startswith("There is nothing at this address. /-/embed.json")
+    response = await api_site.get(f"{path}/")
+    assert (response.status_code, response.headers["location"]) == (302, path)
 
 
 async def test_rename_while_its_job_runs_refused(api_site, counting_model):
@@ -278,9 +347,9 @@ async def test_delete_needs_the_name_once_more(api_site):
 @pytest.mark.parametrize(
     ("actor", "name", "message"),
     [
-        (ANONYMOUS, "posts", "You may not make or change collections in the database 'data'"),
-        (PLAIN, "posts", "You may not make or change collections in the database 'data'"),
-        (PLAIN, "secrets", "You may not view the collection 'secrets'"),
+        (ANONYMOUS, "posts", MAY_NOT_MAKE),
+        (PLAIN, "posts", MAY_NOT_MAKE),
+        (PLAIN, "secrets", MAY_NOT_MAKE),
     ],
 )
 async def test_change_without_permission_refused(api_site, action, actor, name, message):
@@ -289,7 +358,7 @@ async def test_change_without_permission_refused(api_site, action, actor, name, 
     before = api_site.rows("select count(*) from _embed_jobs")
     body = {"confirm": name, "name": "other"}
     response = await api_site.post(f"/data/-/embed/c/{name}/{action}", body, actor)
-    assert error_of(response, 403) == message
+    assert error_of(response, 403) == as_said_to(actor, message)
     assert api_site.rows("select name from collections") == [(name,)]
     assert api_site.rows("select count(*) from _embed_jobs") == before
 

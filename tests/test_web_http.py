@@ -263,9 +263,23 @@ async def test_json_view_retry_after_in_whole_seconds(make_datasette, add_plugin
     """Who is to wait is told how long; what the provider said counts."""
     waits = BusyError("m")
     waits.retry_after_seconds = 1.2
-    add_plugin(Routes(a=failing(BudgetExceededError("calls", 1, 2)), b=failing(waits)))
+    add_plugin(
+        Routes(
+            a=failing(BudgetExceededError("calls", 20, 21)),
+            b=failing(waits),
+            c=failing(BusyError("m")),
+        )
+    )
     client = make_datasette().client
-    assert (await client.get("/-/t/a")).headers["retry-after"] == "5"
+    response = await client.get("/-/t/a")  # waiting does not help
+    assert response.status_code == 429
+    assert "retry-after" not in response.headers
+    assert response.headers["x-should-retry"] == "false"
+    assert (
+        response.json()["error"]
+        == "calls: 21 is over the limit of 20. Send at most 20 texts a request"
+    )
+    assert (await client.get("/-/t/c")).headers["retry-after"] == "5"
     response = await client.get("/-/t/b")
     assert (response.status_code, response.headers["retry-after"]) == (429, "2")
 
@@ -300,7 +314,7 @@ async def test_json_view_denied_with_an_unknown_token_is_401(make_datasette, add
     client = make_datasette().client
     response = await client.get("/-/t/x")
     assert response.status_code == 403
-    assert response.json()["error"] == "You may not use the model paid here"
+    assert response.json()["error"].startswith("You may not use the model paid here. Sign in")
     response = await client.get("/-/t/x", headers={"authorization": "Bearer of-bad-news"})
     assert response.status_code == 401
     assert response.json()["status"] == 401

@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from datasette_embed.database import sqlite3
-from datasette_embed.job_rows import JobCounts, JobRecord, JobStatus
-from datasette_embed.web.descriptions import progress
-from tests.api_site import ANONYMOUS, EDITOR, PLAIN, ROOT, error_of
+from datasette_embed.job_rows import JobCounts, JobRecord, JobStatus, Request, owner_name
+from datasette_embed.web.descriptions import possible_actions, progress
+from tests.api_site import ANONYMOUS, EDITOR, MAY_NOT_MAKE, PLAIN, ROOT, as_said_to, error_of
 from tests.conftest import ModelsPlugin
 from tests.fakes import CountingModel
 
 JOBS = "/data/-/embed/jobs"
+STRANGER = "somebody to resume it: this server was not asked for it, and starts nothing alone"
 
 
 class Picky(CountingModel):
@@ -65,7 +66,7 @@ async def test_list_newest_first(api_site):
     assert jobs[0]["counts"]["unchanged"] == 3
     assert jobs[1]["url"] == f"{JOBS}/1.json"
     assert jobs[1]["collection_url"] == "/data/-/embed/c/posts.json"
-    assert jobs[1]["actions"]["retry"] == f"{JOBS}/1/retry"
+    assert jobs[1]["actions"] == {}
 
 
 @pytest.mark.asyncio
@@ -79,6 +80,8 @@ async def test_list_in_pages_and_of_one_collection(api_site):
     assert ([job["id"] for job in page["jobs"]], page["next"]) == ([1], None)
     page = (await api_site.get(f"{JOBS}.json?collection=posts", ROOT)).json()
     assert [job["id"] for job in page["jobs"]] == [1]
+    message = error_of(await api_site.get(f"{JOBS}.json?collection=nosuch", ROOT), 404)
+    assert message.startswith("Collection 'nosuch' does not exist.")
     message = error_of(await api_site.get(f"{JOBS}.json?number=x", ROOT), 400)
     assert message == "'number' must be a whole number from 1 to 1000"
 
@@ -89,9 +92,7 @@ async def test_list_in_pages_and_of_one_collection(api_site):
 async def test_jobs_are_for_those_who_may_create(api_site, actor, path):
     """Others are not told whether there is one."""
     await api_site.make()
-    assert error_of(await api_site.get(path, actor), 403) == (
-        "You may not make or change collections in the database 'data'"
-    )
+    assert error_of(await api_site.get(path, actor), 403) == as_said_to(actor, MAY_NOT_MAKE)
 
 
 @pytest.mark.asyncio
@@ -117,7 +118,9 @@ async def test_jobs_of_a_hidden_collection_are_hidden(make_api_site):
         await site.get(f"{JOBS}/2.json", PLAIN),
         await site.post(f"{JOBS}/2/cancel", {}, PLAIN),
     ):
-        assert error_of(response, 403) == "You may not view the job 2"
+        assert error_of(response, 403) == (
+            "You may not view the job 2: its collection is not for you"
+        )
         assert "secrets" not in response.text
 
 
@@ -225,7 +228,7 @@ async def test_spending_needs_a_model_one_may_use(make_api_site, add_plugin):
     await site.make(model="paid")
     for action in ("resume", "retry"):
         message = error_of(await site.post(f"{JOBS}/1/{action}", {}, EDITOR), 403)
-        assert message == "You may not use the model paid here"
+        assert message.startswith("You may not use the model paid here. Sign in")
     error_of(await site.post(f"{JOBS}/1/pause", {}, EDITOR), 409)
 
 
@@ -240,7 +243,56 @@ async def test_acting_takes_no_fields_and_only_post(api_site):
     assert (await api_site.post(f"{JOBS}/1/explode", {})).status_code == 404
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("state", "waits_for"),
+    [
+        ("status = 'paused'", "somebody to resume it"),
+        ("status = 'pending'", "its turn"),
+        ("status = 'pending', options = '{}', actor = 'x'", STRANGER),
+        ("status = 'running', owner = 'x', signature = null", STRANGER),
+        ("status = 'finished'", None),
+    ],
+)
+async def test_job_says_what_it_waits_for(api_site, state, waits_for):
+    """A job that came with a file starts nothing by itself, and whoever looks can read it."""
+    await api_site.make()
+    conn = sqlite3.connect(api_site.path)
+    with conn:
+        conn.execute(f"update _embed_jobs set {state}")
+    conn.close()
+    shown = (await api_site.get(f"{JOBS}/1.json", ROOT)).json()["job"]
+    (listed,) = (await api_site.get(f"{JOBS}.json", ROOT)).json()["jobs"]
+    assert (shown["waits_for"], listed["waits_for"]) == (waits_for, waits_for)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("action", ["pause", "sync"])
+async def test_post_without_a_body_is_an_empty_object(api_site, counting_model, action):
+    """Where nothing is required, and no form of another site can have sent it."""
+    await api_site.make()
+    path = f"{JOBS}/1/pause" if action == "pause" else "/data/-/embed/c/posts/sync"
+    expected = 409 if action == "pause" else 202  # the job has ended
+    response = await api_site.ask("POST", path, EDITOR)
+    assert error_of(response, 400) == (
+        "The content type of the request must be application/json: send {} with it"
+    )
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    error_of(await api_site.ask("POST", path, EDITOR, headers=form), 400)
+    token = {"authorization": "Bearer x"}
+    error_of(await api_site.ask("POST", path, EDITOR, headers=token, content="a=1"), 400)
+    for headers in (token, {"content-type": "application/json"}, token | form):
+        response = await api_site.ask("POST", path, EDITOR, headers=headers)
+        assert response.status_code == expected, response.text
+        await api_site.settled()
+
+
+FAILED = JobCounts(failed=1)
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def alive():
+    return {"owner": owner_name(), "heartbeat_at": datetime.now(UTC).isoformat()}
 
 
 def job(**values):
@@ -279,3 +331,36 @@ def job(**values):
 def test_progress_rate_and_seconds_left(values, expected):
     """Rows a second since the start; what is left at that rate, for a job that runs."""
     assert progress(job(**values), NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "actions"),
+    [
+        ({"status": JobStatus.PENDING}, ["pause", "resume", "cancel"]),
+        ({"status": JobStatus.PAUSED}, ["resume", "cancel"]),
+        (
+            {"status": JobStatus.FAILED, "counts": JobCounts(failed=1)},
+            ["resume", "cancel", "retry"],
+        ),
+        ({"status": JobStatus.FINISHED, "counts": FAILED}, ["retry"]),
+        ({"status": JobStatus.FINISHED}, []),
+        ({"status": JobStatus.CANCELLED}, []),
+        ({}, ["pause", "resume", "cancel"]),  # its process is gone
+    ],
+)
+def test_possible_actions_follow_the_state(values, actions):
+    """What would be answered with 409 is not offered."""
+    assert possible_actions(job(**values)) == actions
+
+
+@pytest.mark.parametrize(
+    ("request_", "actions"),
+    [
+        (None, ["pause", "cancel"]),
+        (Request.PAUSE, ["resume", "cancel"]),
+        (Request.CANCEL, ["cancel"]),
+    ],
+)
+def test_possible_actions_of_a_running_job_follow_what_it_was_asked(request_, actions):
+    """It can be asked for something else until it has done what it was asked for."""
+    assert possible_actions(job(**alive(), request=request_)) == actions

@@ -9,7 +9,19 @@ import pytest
 
 from datasette_embed.database import sqlite3
 from datasette_embed.web import making_api
-from tests.api_site import ANONYMOUS, AWKWARD, EDITOR, PLAIN, ROOT, error_of, make_file
+from tests.api_site import (
+    ANONYMOUS,
+    AWKWARD,
+    EDITOR,
+    MAY_NOT_MAKE,
+    MAY_NOT_SQL,
+    PLAIN,
+    ROOT,
+    as_said_to,
+    error_of,
+    hidden_message,
+    make_file,
+)
 from tests.conftest import ModelsPlugin
 from tests.fakes import CountingModel
 
@@ -156,7 +168,7 @@ async def test_new_into_another_database(make_api_site, tmp_path):
     rows = (await site.get("/vectors/-/embed/c/posts/similar.json?id=1", ROOT)).json()["rows"]
     assert {row["url"] for row in rows} == {"/data/posts/2", "/data/posts/3"}
     message = error_of(await site.post(NEW, {**POSTS, "into": "nope"}), 404)
-    assert message == "'into': there is no database 'nope'"
+    assert message == "'into': there is no database 'nope' that you may view"
 
 
 @pytest.mark.parametrize("path", [NEW, ESTIMATE])
@@ -174,9 +186,11 @@ async def test_new_into_another_database(make_api_site, tmp_path):
             400,
             "Give 'columns' or 'template', not both",
         ),
-        ({"table": "posts", "columns": ["nope"]}, 400, "no column named 'nope'. Columns: id, "),
-        ({"table": "posts", "template": "no column"}, 400, "the template names no {{ column }}"),
-        ({"table": "posts", "where": "nope = 1"}, 400, "no such column: nope"),
+        ({"table": "posts", "columns": ["nope"]}, 400, "'columns': no column named 'nope'. Col"),
+        ({"table": "posts", "id_columns": ["x"]}, 400, "'id_columns': no column named 'x'. Col"),
+        ({"table": "posts", "template": "{{ x }}"}, 400, "'template': no column named 'x'. Col"),
+        ({"table": "posts", "template": "no column"}, 400, "'template': the template names no {{"),
+        ({"table": "posts", "where": "nope = 1"}, 400, "'where': no such column: nope"),
         ({"table": "posts", "where": "1) or (1"}, 400, "syntax error"),
         ({"table": "posts", "store": "yes"}, 400, "'store' must be true or false"),
         ({"table": "posts", "collection": ""}, 400, "'collection' must not be blank"),
@@ -186,7 +200,11 @@ async def test_new_into_another_database(make_api_site, tmp_path):
         ({"table": "nope"}, 404, "There is no table 'nope'. Tables and views: "),
         ({"table": "sqlite_master"}, 404, "There is no table 'sqlite_master'."),
         ({"table": "posts", "where": "id > 99"}, 400, "has no rows to embed"),
-        ({"sql": "select body from posts", "collection": "q"}, 400, "select an id first"),
+        (
+            {"sql": "select body from posts", "collection": "q"},
+            400,
+            "'sql': the query returns one column",
+        ),
         ({"sql": "delete from posts", "collection": "q"}, 400, "syntax error"),
         ({"sql": "select 1, 2; drop table posts", "collection": "q"}, 400, ""),
         ({"table": "posts", "collection": "a\udc00b"}, 400, "half a character"),
@@ -202,11 +220,83 @@ async def test_wrong_wish_refused_and_nothing_made(api_site, path, body, status,
 
 
 @pytest.mark.parametrize("path", [NEW, ESTIMATE])
+async def test_wrong_wish_is_said_without_the_command_line(api_site, path):
+    """Fields have other names than options, and nobody deletes by a command over HTTP."""
+    await api_site.make()
+    body = {**POSTS, "columns": ["title"]}
+    assert error_of(await api_site.post(path, body), 400) == (
+        "'collection': 'posts' was made from something else. Choose another name, or delete that "
+        "collection first"
+    )
+    body = {
+        "table": "recent",
+        "columns": ["id"],
+        "id_columns": ["body"],
+        "collection": "x",
+        "model": "counting",
+    }
+    conn = sqlite3.connect(api_site.path)
+    with conn:
+        conn.execute("insert into posts select id + 10, title, body from posts")
+    conn.close()
+    message = error_of(await api_site.post(path, body), 400)
+    assert message.startswith("'table': the ids are not unique: ")
+    assert message.endswith("Name columns that tell the rows apart with 'id_columns'")
+
+
+async def test_sync_of_what_nobody_knows_the_source_of_refused(api_site):
+    """It says what to do here, not in a shell."""
+    await api_site.make()
+    conn = sqlite3.connect(api_site.path)
+    with conn:
+        conn.execute("update _embed_collections set source = null")
+    conn.close()
+    message = error_of(await api_site.post("/data/-/embed/c/posts/sync", {}), 400)
+    assert message == (
+        "What 'posts' was made from is not known here: POST it to …/new once more, under the same "
+        "name"
+    )
+
+
+@pytest.mark.parametrize("path", [NEW, ESTIMATE])
+async def test_body_of_whoever_may_make_nothing_is_not_read(make_api_site, path):
+    """Nor do they learn which databases there are."""
+    site = make_api_site(databases={"data": {}, "hidden": {"allow": {"id": "root"}}})
+    site.datasette.add_memory_database("hidden")
+    for actor in (ANONYMOUS, PLAIN):
+        for body in ({"into": "nope"}, {"into": "hidden"}, {"nonsense": 1}):
+            response = await site.post(path, {**POSTS, **body}, actor)
+            assert error_of(response, 403) == as_said_to(actor, MAY_NOT_MAKE)
+        response = await site.ask("POST", path, actor, content=b"no JSON")
+        assert error_of(response, 403) == as_said_to(actor, MAY_NOT_MAKE)
+    for name in ("nope", "hidden"):
+        message = error_of(await site.post(path, {**POSTS, "into": name}, EDITOR), 404)
+        assert message == f"'into': there is no database '{name}' that you may view"
+
+
+async def test_maker_of_another_database_may_put_vectors_there(make_api_site, tmp_path):
+    """What it takes is the permission on the database of the vectors."""
+    allowed = {"vectors": {"permissions": {"embed-create": {"id": "plain"}}}}
+    site = make_api_site(databases={"data": {}, **allowed}, config={"allow_create": None})
+    if not hasattr(site.datasette, "allowed"):
+        pytest.skip("Datasette 0.65 has no such config")
+    other = make_file(tmp_path / "vectors.db", "create table x (y)")
+    site.datasette.add_database(
+        type(site.datasette.databases["data"])(site.datasette, path=str(other), is_mutable=True)
+    )
+    await site.datasette.refresh_schemas()
+    response = await site.post(NEW, {**POSTS, "into": "vectors"}, PLAIN)
+    assert response.status_code == 201, response.text
+    await site.settled()
+    assert error_of(await site.post(NEW, POSTS, PLAIN), 403) == MAY_NOT_MAKE
+
+
+@pytest.mark.parametrize("path", [NEW, ESTIMATE])
 @pytest.mark.parametrize(
     ("actor", "table", "message"),
     [
-        (ANONYMOUS, "posts", "You may not make or change collections in the database 'data'"),
-        (PLAIN, "posts", "You may not make or change collections in the database 'data'"),
+        (ANONYMOUS, "posts", MAY_NOT_MAKE),
+        (PLAIN, "posts", MAY_NOT_MAKE),
         (EDITOR, "posts", None),
         (EDITOR, "secrets", None),
         (ROOT, "secrets", None),
@@ -218,7 +308,7 @@ async def test_who_may_make_a_collection(api_site, path, actor, table, message):
     if message is None:
         assert response.status_code in (200, 201), response.text
     else:
-        assert error_of(response, 403) == message
+        assert error_of(response, 403) == as_said_to(actor, message)
         assert embed_tables(api_site) == []
 
 
@@ -227,7 +317,7 @@ async def test_making_from_what_one_may_not_view_refused(make_api_site, path):
     """Who may make collections may still not read every table, nor be told their names."""
     site = make_api_site(config={"allow_create": {"id": ["editor", "plain"]}})
     message = error_of(await site.post(path, {**POSTS, "table": "secrets"}, PLAIN), 403)
-    assert message == "You may not view the table 'secrets'"
+    assert message == "You may not view the table 'secrets' (view-table)"
     message = error_of(await site.post(path, {**POSTS, "table": "nope"}, PLAIN), 404)
     assert "posts" in message
     assert "secrets" not in message
@@ -246,7 +336,7 @@ async def test_making_with_sql_needs_execute_sql(make_api_site, path, body):
     """Raw SQL reads every table: it is for those who may run it anyway."""
     site = make_api_site(allow_sql={"id": "root"})
     message = error_of(await site.post(path, {**body, "model": "counting"}, EDITOR), 403)
-    assert message == "You may not run SQL of your own on the database 'data'"
+    assert message == MAY_NOT_SQL
     assert embed_tables(site) == []
     assert (await site.post(path, {**body, "model": "counting"}, ROOT)).status_code in (200, 201)
 
@@ -256,9 +346,7 @@ async def test_making_over_a_hidden_collection_refused(make_api_site):
     site = make_api_site(config={"allow_create": {"id": ["editor", "plain"]}})
     await site.make("secrets")
     body = {**POSTS, "collection": "secrets"}
-    assert error_of(await site.post(NEW, body, PLAIN), 403) == (
-        "You may not view the collection 'secrets'"
-    )
+    assert error_of(await site.post(NEW, body, PLAIN), 403) == hidden_message("secrets")
     assert site.rows("select count(*) from embeddings") == [(2,)]
 
 
@@ -270,7 +358,7 @@ async def test_model_that_is_closed_refused(make_api_site, add_plugin):
     site = make_api_site()
     for path in (NEW, ESTIMATE):
         message = error_of(await site.post(path, {**POSTS, "model": "paid"}, EDITOR), 403)
-        assert message == "You may not use the model paid here"
+        assert message.startswith("You may not use the model paid here. Sign in")
     assert paid.calls == []
     assert embed_tables(site) == []
     plan = (await site.post(ESTIMATE, {**POSTS, "model": "paid"})).json()["plan"]
@@ -279,7 +367,7 @@ async def test_model_that_is_closed_refused(make_api_site, add_plugin):
     await site.make(model="paid")
     assert paid.batch_sizes == [3]
     message = error_of(await site.post("/data/-/embed/c/posts/sync", {}, EDITOR), 403)
-    assert message == "You may not use the model paid here"
+    assert message.startswith("You may not use the model paid here. Sign in")
 
 
 async def test_new_with_another_model_is_a_conflict(api_site, add_plugin):

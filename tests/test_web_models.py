@@ -8,11 +8,13 @@ from urllib.parse import urlsplit
 
 import pytest
 from datasette import hookimpl
+from datasette.app import Datasette
 
 from tests.conftest import ModelsPlugin
 from tests.fakes import CountingModel
 
 BUNDLED = "sentence-transformers/all-MiniLM-L6-v2"
+IS_ONE = hasattr(Datasette, "allowed")
 SECRET = "/secret/path is gone"
 
 
@@ -155,6 +157,7 @@ async def test_page_reason_for_those_who_run_the_site(
 ):
     """Others read "unavailable": a reason may name a path."""
     datasette = make_datasette()
+    datasette.root_enabled = True
     sent = {"cookies": cookies(datasette, actor)} if actor else {}
     response = await datasette.client.get(path, **sent)
     assert response.status_code == 200
@@ -182,3 +185,48 @@ async def test_page_names_are_escaped(make_datasette, add_plugin):
     assert "<b>x</b>" not in page
     assert "<i>" not in page
     assert rows_of(page)[0][:2] == ["<b>x</b>", "<i>"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("actor", "root_enabled", "state", "says"),
+    [
+        (None, True, "closed", "closed to you"),
+        ({"id": "anna"}, True, "unavailable", "unavailable"),
+        ({"id": "root"}, True, "unavailable", "unavailable: needs the key service"),
+        pytest.param(
+            {"id": "root"},
+            False,
+            "closed",
+            "closed to you",
+            marks=pytest.mark.skipif(not IS_ONE, reason="0.65 always has a root user"),
+        ),
+    ],
+)
+async def test_page_state_is_that_of_whoever_asks(
+    make_datasette, add_plugin, monkeypatch, tmp_path, actor, root_enabled, state, says
+):
+    """What is closed is not offered; why there is no key is for those who run the site."""
+    monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
+    paid = CountingModel("paid")
+    paid.needs_key, paid.is_local = "service", False
+    add_plugin(ModelsPlugin((paid, ())))
+    config = {"allow": {"paid": {"id": "anna"}}}
+    for keys in ({}, {"keys": {"service": "a-key-that-is-there"}}):
+        datasette = make_datasette(config={**config, **keys})
+        datasette.root_enabled = root_enabled
+        sent = {"cookies": cookies(datasette, actor)} if actor else {}
+        [found] = [
+            model
+            for model in (await datasette.client.get("/-/embed/models.json", **sent)).json()[
+                "models"
+            ]
+            if model["id"] == "paid"
+        ]
+        cell = rows_of((await datasette.client.get("/-/embed/models", **sent)).text)[0][-1]
+        if keys and state != "closed":
+            assert (found["state"], cell) == ("available", "available, try it in SQL")
+        else:
+            assert found["state"] == state
+            assert cell.startswith(says) and "try it" not in cell
+            assert (found["reason"] is not None) is ("needs the key" in says)

@@ -212,6 +212,15 @@ async def test_post_bad_body_refused(make_datasette, counting_model, content, ki
 
 
 @pytest.mark.asyncio
+async def test_dimensions_of_a_closed_model_are_not_told(make_datasette, paid):
+    """Whether one may use the model comes first."""
+    body = {"model": "paid", "input": "x", "dimensions": 3}
+    response = await make_datasette([]).client.post("/-/embed/v1/embeddings", json=body)
+    assert response.status_code == 401
+    assert "dimensions" not in response.text
+
+
+@pytest.mark.asyncio
 async def test_get_embeddings_not_allowed(make_datasette, counting_model):
     """Only POST embeds: a link cannot."""
     answer = await make_datasette().client.get(PATH)
@@ -260,7 +269,9 @@ async def test_client_more_texts_than_the_budget_refused_before_any_call(
         await client.embeddings.create(model="counting", input=texts)
     assert counting_model.calls == []
     assert caught.value.code == "rate_limit_exceeded"
-    assert int(caught.value.response.headers["retry-after"]) > 0
+    assert "Send at most 3 texts a request" in str(caught.value)
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    assert "retry-after" not in caught.value.response.headers
     await client.embeddings.create(model="counting", input=texts[:3])
     await client.embeddings.create(model="counting", input=texts)
     assert counting_model.calls == [["a", "b", "c"], ["d"]]

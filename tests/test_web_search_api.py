@@ -10,7 +10,16 @@ import pytest
 
 from datasette_embed.database import sqlite3
 from datasette_embed.models import Kind
-from tests.api_site import ANONYMOUS, AWKWARD, EDITOR, PLAIN, ROOT, error_of
+from tests.api_site import (
+    ANONYMOUS,
+    AWKWARD,
+    EDITOR,
+    PLAIN,
+    ROOT,
+    as_said_to,
+    error_of,
+    hidden_message,
+)
 from tests.conftest import ModelsPlugin
 from tests.fakes import CountingModel, vector_of
 from tests.test_web_collections_api import AWKWARD_URL
@@ -104,6 +113,22 @@ async def test_similar_shows_stored_text_and_metadata(api_site):
     assert (by_id["3"]["content"], by_id["3"]["metadata"]) == (BODIES["3"], None)
 
 
+async def test_similar_id_with_a_plus_as_it_was_copied(api_site):
+    """In a query string a + is a space, unless no entry has that id; in JSON it is itself."""
+    conn = sqlite3.connect(api_site.path)
+    with conn:
+        conn.execute("insert into pairs values ('p q', 'r', 'a text'), ('p', 'q r', 'a text')")
+    conn.close()
+    await api_site.make("pairs")
+    similar = "/data/-/embed/c/pairs/similar.json"
+    for path in (f"{similar}?id=p+q,r", f"{similar}?id=p%2Bq,r"):
+        rows = (await api_site.get(path)).json()["rows"]
+        assert {row["id"] for row in rows} == {"p,q+r", "x~2Fy,1~2C2", "z,2"}
+    message = error_of(await api_site.get(f"{similar}?id=no+such"), 404)
+    assert message == "Collection 'pairs' has no entry with the id 'no such'"
+    error_of(await api_site.post(similar, {"id": "p q,r"}, None), 404)
+
+
 async def test_similar_addresses_of_rows_work(api_site):
     """Compound keys, awkward ids, views without row pages."""
     await api_site.make("pairs")
@@ -162,7 +187,7 @@ async def test_similar_wrong_question_refused(api_site, counting_model, query, s
         ({"vector": "AAAA"}, "3 bytes"),
         ({"vector": []}, "at least one number"),
         ({"vector": ""}, "empty"),
-        ({"vector": [1, 2]}, "vectors of 8 and 2 dimensions"),
+        ({"vector": [1, 2]}, "'vector' has 2 dimensions, those of the collection have 8"),
         ({"vector": [0] * 8}, "the vector is zero"),
         ({"vector": [1e39] * 8}, "too large for float32"),
         ({"vector": [10**400] * 8}, "'vector': "),
@@ -195,7 +220,7 @@ async def test_similar_nan_in_base64_refused(api_site):
     await api_site.make()
     encoded = base64.b64encode(struct.pack("<8f", *[float("nan")] * 8)).decode()
     message = error_of(await api_site.post(SIMILAR, {"vector": encoded}, None), 400)
-    assert message == "the vector is zero, or has NaN or infinity in it"
+    assert message == "'vector': the vector is zero, or has NaN or infinity in it"
 
 
 @pytest.mark.parametrize(
@@ -212,7 +237,7 @@ async def test_similar_of_a_private_table_follows_it(
     if is_seen:
         assert "private text" in response.text
     else:
-        assert error_of(response, 403) == "You may not view the collection 'secrets'"
+        assert error_of(response, 403) == as_said_to(actor, hidden_message("secrets"))
         assert len(counting_model.calls) == 1
 
 
@@ -228,7 +253,7 @@ async def test_similar_with_a_closed_model_needs_no_model_by_id(make_api_site, a
     site = make_api_site()
     await site.make(model="paid")
     message = error_of(await site.get(f"{SIMILAR}?q=text", PLAIN), 403)
-    assert message == "You may not use the model paid here"
+    assert message.startswith("You may not use the model paid here. Sign in")
     response = await site.get(f"{SIMILAR}?q=text", headers={"authorization": "Bearer x"})
     assert error_of(response, 401).startswith("This API token is not known here")
     assert len(found(await site.get(f"{SIMILAR}?id=1", PLAIN))) == 2

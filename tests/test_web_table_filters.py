@@ -15,8 +15,11 @@ import pytest
 from datasette.app import Datasette
 
 from datasette_embed.database import open_database, sqlite3
+from datasette_embed.job_records import JobRecords
+from datasette_embed.runner.site import Site
 from datasette_embed.schema import ensure_schema
 from datasette_embed.sources import SourceSpec
+from datasette_embed.store import Store
 from tests.conftest import ModelsPlugin
 from tests.fakes import CountingModel, Kind, vector_of
 from tests.storage import execute, make_docs, query, run_job
@@ -73,6 +76,7 @@ async def refusal(datasette, status, table="db/docs", **arguments):
     message = answer.json()["error"]
     page = await get(datasette, f"/{table}", status, **arguments)
     assert message in unescape(page.text)
+    assert f'<a href="/{table}">All rows of {table.partition("/")[2]}</a>' in page.text
     return message
 
 
@@ -213,6 +217,24 @@ async def test_similar_bad_argument_refused(
     said = await refusal(make_datasette([path]), status, _similar="x", **arguments)
     assert message in said
     assert model.calls == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("argument", [{"_similar_number": "5"}, {"_similar_collection": "docs"}])
+async def test_similar_how_without_what_refused(make_datasette, path, argument):
+    """A forgotten text shows no whole table; a form whose text is blank does."""
+    said = await refusal(make_datasette([path]), 400, **argument)
+    assert said == "Say which rows: _similar (a text) or _similar_to (a row's id)"
+    assert len(await rows(make_datasette([path]), _similar="", **argument)) == 10
+
+
+@pytest.mark.asyncio
+async def test_similar_message_of_a_page_holds_no_html_of_the_visitor(make_datasette, path):
+    """What was asked for is shown as text."""
+    said = await refusal(make_datasette([path]), 404, _similar_to="<b>77</b>")
+    assert said == "Collection 'docs' has no entry with the id '<b>77</b>'"
+    page = await get(make_datasette([path]), "/db/docs", 404, _similar_to="<b>77</b>")
+    assert "<b>77" not in page.text
 
 
 @pytest.mark.asyncio
@@ -380,7 +402,7 @@ async def test_similar_every_kind_of_key_meets_its_rows(make_datasette, tmp_path
 async def test_similar_compound_key(make_datasette, tmp_path, model):
     """Datasette's own form of the key, separators and all."""
     path = tmp_path / "db.db"
-    keys = [("a,b", 1), ("a", 1), ("a", 2), ("~2Cb", 1)]
+    keys = [("a,b", 1), ("a", 1), ("a", 2), ("a b", 2), ("~2Cb", 1)]
     make_table(
         path,
         "name text, n integer, body text, primary key (n, name)",
@@ -389,11 +411,15 @@ async def test_similar_compound_key(make_datasette, tmp_path, model):
     run_job(path, model)
     datasette = make_datasette([path])
     ids = [entry_id for (entry_id,) in query(path, "select id from embeddings order by id")]
-    assert ids == ["1,a", "1,a~2Cb", "1,~7E2Cb", "2,a"]
+    assert ids == ["1,a", "1,a~2Cb", "1,~7E2Cb", "2,a", "2,a+b"]
     found = await rows(datasette, _similar="everything")
     assert sorted((row["name"], row["n"]) for row in found) == sorted(keys)
     found = await rows(datasette, _similar_to="1,a~2Cb")
     assert sorted((row["name"], row["n"]) for row in found) == sorted(keys[1:])
+    # As in the address of the row, where a + is no space.
+    page = await datasette.client.get("/db/docs.json?_shape=objects&_similar_to=2,a+b")
+    found = [(row["name"], row["n"]) for row in page.json()["rows"]]
+    assert sorted(found) == sorted(key for key in keys if key != ("a b", 2))
 
 
 @pytest.mark.asyncio
@@ -451,10 +477,50 @@ async def test_similar_vectors_in_another_file(make_datasette, tmp_path, model):
         "update _embed_collections set source = json_set(source, '$.is_elsewhere', json('true'))",
     )
     datasette = make_datasette([path, vectors])
+    say_rows_are_in(datasette, vectors, "rows")
     named = ({}, {"_similar_collection": "docs"}, {"_similar_collection": "vectors/docs"})
     for arguments in named:
         found = await rows(datasette, "rows/docs", _similar="x", _similar_number=4, **arguments)
         assert {str(row["id"]) for row in found} == nearest(CONTENTS, "x", number=4)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("said", [None, "other"])
+async def test_similar_vectors_in_another_file_nobody_asked_for(
+    make_datasette, tmp_path, model, said
+):
+    """Any file can say that it is made of a table of this name: it has to be named itself."""
+    path = make_docs(tmp_path / "rows.db", enumerate(WORDS, 1))
+    vectors = make_docs(tmp_path / "vectors.db", enumerate(WORDS, 1))
+    run_job(vectors, model)
+    execute(
+        vectors,
+        "drop table docs",
+        "update _embed_collections set source = json_set(source, '$.is_elsewhere', json('true'))",
+        # As a stranger writes it.
+        """update _embed_jobs set options = '{"rows_database": "rows"}', signature = 'x'""",
+    )
+    datasette = make_datasette([path, vectors])
+    if said:
+        say_rows_are_in(datasette, vectors, said)
+    for arguments in ({}, {"_similar_collection": "docs"}):
+        text = await refusal(datasette, 400, "rows/docs", _similar="x", **arguments)
+        assert "no collection that you may see is made from this table" in text
+    arguments = {"_similar_collection": "Vectors/Docs", "_similar_number": 4}
+    found = await rows(datasette, "rows/docs", _similar="x", **arguments)
+    assert {str(row["id"]) for row in found} == nearest(CONTENTS, "x", number=4)
+
+
+def say_rows_are_in(datasette, path, database):
+    """Write the job of a person who asked this site for a collection of another database."""
+    with closing(open_database(path, writable=True)) as conn:
+        record = Store(conn).get_collection(
+            conn.execute("select name from collections").fetchone()[0]
+        )
+        options = {"rows_database": database}
+        jobs = JobRecords(conn)
+        job = jobs.create(record.id, record.name, record.model_id, options=options)
+        jobs.set_signature(job, Site(datasette).sign(str(path), job, record))
 
 
 @pytest.mark.asyncio
@@ -476,6 +542,7 @@ async def test_similar_vectors_in_a_private_file_not_offered(make_datasette, tmp
         assert "no collection that you may see is made from this table" in said
         assert "hush" not in said
     assert model.calls == []
+    say_rows_are_in(datasette, vectors, "rows")
     cookies = {"ds_actor": datasette.sign({"a": {"id": "a"}}, "actor")}
     url = "/rows/docs.json?_similar=x&_shape=objects"
     answer = await datasette.client.get(url, cookies=cookies)

@@ -37,6 +37,38 @@ def test_submit_key_that_waits_or_runs_is_refused_until_it_has_ended():
     assert done == ["waits", "later"]
 
 
+def test_submit_again_while_it_runs_is_done_after_it():
+    """Once, however often it was asked for; not where the first still waits for its turn."""
+    workers, gate, started, done = Workers(1, "embed-test"), *map(make_event, "ab"), []
+    workers.submit("runs", lambda: (started.set(), gate.wait(30)))
+    started.wait(30)
+    workers.submit("waits", lambda: done.append("waits"))
+    for number in range(3):
+        assert workers.submit("runs", lambda number=number: done.append(number), again=True)
+        assert not workers.submit("waits", lambda: done.append("twice"), again=True)
+    assert workers.waits("waits") and not workers.waits("runs")
+    gate.set()
+    assert workers.wait(30)
+    assert done == ["waits", 2]
+
+
+def test_give_up_lets_another_thread_take_its_place():
+    """What hangs takes nothing more when it comes back, and its key is free at once."""
+    workers, gate, started, done = Workers(1, "embed-test"), *map(make_event, "ab"), []
+    workers.submit("hangs", lambda: (started.set(), gate.wait(30), done.append("late")))
+    started.wait(30)
+    workers.submit("next", lambda: done.append("next"))
+    assert workers.give_up("hangs") and not workers.give_up("hangs")
+    assert workers.wait(30)
+    assert done == ["next"]
+    assert workers.submit("hangs", lambda: done.append("anew"))
+    assert workers.wait(30)
+    gate.set()
+    assert workers.submit("last", lambda: done.append("last"))
+    assert workers.wait(30)
+    assert [name for name in done if name != "late"] == ["next", "anew", "last"]
+
+
 def make_event(name):
     """Return an event; the name is only for reading."""
     return threading.Event()

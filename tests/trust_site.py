@@ -20,6 +20,7 @@ import pytest
 from datasette.app import Datasette
 
 from datasette_embed.database import sqlite3
+from datasette_embed.query_embeddings import PROCESS_QUERIES
 from datasette_embed.runner import get_runner
 from datasette_embed.schema_sql import OUR_TABLES
 from datasette_embed.sources import SourceSpec
@@ -61,6 +62,12 @@ class Row:
     path: str
     body: Any
 
+    @property
+    def database(self) -> str:
+        """The database it is about; ``site`` for none."""
+        name = re.split(r"[/.?]", self.path)[1]
+        return name if name not in ("", "-") else "site"
+
     def __str__(self) -> str:
         body = "" if self.body is None else f" {json.dumps(self.body)}"
         return f"{self.method} {self.path}{body}"
@@ -90,9 +97,16 @@ def read_table(text: str) -> list[Row]:
 
 
 def table(text: str) -> Any:
-    """Return the decorator that runs a test once for every line of a table."""
-    rows = read_table(text)
-    return pytest.mark.parametrize("row", rows, ids=map(str, rows))
+    """Return the decorator that runs a test once for the lines about each database."""
+    groups: dict[str, list[Row]] = {}
+    for row in read_table(text):
+        groups.setdefault(row.database, []).append(row)
+    return pytest.mark.parametrize("rows", groups.values(), ids=groups)
+
+
+def expectations(rows: list[Row]) -> dict[str, str]:
+    """Return what to compare with what was found: a request, and what each actor gets."""
+    return {str(row): " ".join(row.expected) for row in rows}
 
 
 # -- files -------------------------------------------------------------------------
@@ -134,6 +148,8 @@ def plugin_config() -> dict[str, Any]:
         "allow_create": {"id": "allowed"},
         "allow": {"given": {"id": "allowed"}, "shut": False},
         "resume_jobs": False,
+        "calls_per_minute": 1_000,  # of all who are unknown together
+        "calls_per_minute_total": 10_000,
     }
 
 
@@ -151,6 +167,9 @@ def make_files(folder: Path) -> None:
     _make(folder / "mixed.db", posts=POSTS, secrets=SECRETS)
     _embed(folder / "mixed.db", models["free"], "posts")
     _embed(folder / "mixed.db", models["free"], "secrets")
+    # Of a public table, by a condition that only those may read who may run SQL.
+    where = f"body not like '{PRIVATE_WORD}%'"
+    _embed(folder / "mixed.db", models["free"], "posts", "chosen", where)
     for name in ("closed", "vectors"):
         _make(folder / f"{name}.db", secrets=SECRETS)
         _embed(folder / f"{name}.db", models["free"], "secrets")
@@ -160,7 +179,7 @@ def make_files(folder: Path) -> None:
         "drop table secrets",
         f"update _embed_collections set source = '{json.dumps(source)}'",
     )
-    _make(folder / "rows.db", secrets=SECRETS)
+    _make(folder / "rows.db", posts=POSTS, secrets=SECRETS)
     for name in ("open", "mixed", "closed", "vectors"):
         _derive(folder / f"{name}.db")
     _add_calls(folder / "open.db")
@@ -173,15 +192,20 @@ def _make(path: Path, **tables: list[str]) -> None:
             conn.executemany(f"insert into {name} (body) values (?)", [(t,) for t in texts])
 
 
-def _embed(path: Path, model: CountingModel, table: str, name: str | None = None) -> None:
-    spec = SourceSpec(table=table, columns=("body",))
+def _embed(
+    path: Path,
+    model: CountingModel,
+    table: str,
+    name: str | None = None,
+    where: str | None = None,
+) -> None:
+    spec = SourceSpec(table=table, columns=("body",), where=where)
     run_job(path, model, spec=spec, name=name or table, store=True)
 
 
 def _derive(path: Path) -> None:
     """Add what shows collections under other names, and what only points at them."""
-    (collection,) = _one(path, "select max(id) from collections")
-    (name,) = _one(path, "select max(name) from collections")
+    collection, name = _one(path, "select id, name from collections order by name desc limit 1")
     execute(
         path,
         "create table similar_rows (id text, other_id text, score real)",
@@ -197,22 +221,32 @@ def _derive(path: Path) -> None:
         f"insert into notes values (1, 'a note', {collection})",
         "insert into _embed_failures"
         f" select max(id), '9', null, '{SECRETS[0] if name == 'secrets' else POSTS[0]}', 1"
-        " from _embed_jobs",
+        f" from _embed_jobs where collection_id = {collection}",
     )
+    if name == "secrets":
+        execute(path, "create view of_secrets as select id from embeddings")
 
 
 def _add_calls(path: Path) -> None:
-    """Let the file itself call each model, in a view and in a column."""
+    """Let the file itself call each model: in a view, in a column and in a trigger."""
     with closing(sqlite3.connect(path)) as conn, conn:
         conn.create_function("llm_embed", 2, lambda *_: None, deterministic=True)
         for name in MODELS:
             call = f"llm_embed('{name}', body)"
-            conn.execute(f"create view view_{name} as select id, {call} as vector from posts")
+            # Datasette's page of a view fails on any value that is bytes.
+            conn.execute(
+                f"create view view_{name} as select id, length({call}) as vector from posts"
+            )
             conn.execute(
                 f"create table column_{name} (id integer primary key, body text,"
                 f" vector blob generated always as ({call}) virtual)"
             )
             conn.execute(f"insert into column_{name} (body) values ('a text')")
+            conn.execute(f"create table written_{name} (id integer primary key, body text)")
+            conn.execute(
+                f"create trigger on_{name} after insert on written_{name} begin"
+                f" update posts set body = hex(llm_embed('{name}', new.body)) where id = 1; end"
+            )
 
 
 def _one(path: Path, sql: str) -> Any:
@@ -254,6 +288,13 @@ class TrustSite:
         """Return every file as it is now."""
         return {path.name: path.read_bytes() for path in sorted(self.folder.glob("*.db"))}
 
+    def restore(self, trust_files: Path) -> None:
+        """Write the files as they were, as another program would."""
+        for path in self.folder.glob("*.db"):
+            with closing(sqlite3.connect(path)) as conn:
+                with closing(sqlite3.connect(trust_files / path.name)) as original:
+                    original.backup(conn)
+
     def calls(self) -> dict[str, int]:
         """Return how often each model was called."""
         return {name: len(model.calls) for name, model in self.models.items()}
@@ -268,6 +309,22 @@ def outcome(response: Any, private: str = PRIVATE) -> str:
     is_refusal = response.status_code in (401, 403)
     shows = re.search(PRIVATE_WORD if is_refusal else private, response.text.lower())
     return f"{response.status_code}{'+' if shows else ''}"
+
+
+async def outcomes(site: TrustSite, rows: list[Row], private: str = PRIVATE) -> dict[str, str]:
+    """Return what each actor gets; no model is called for those who are refused."""
+    found = {}
+    for row in rows:
+        cells = []
+        for actor, expected in zip(ACTORS, row.expected, strict=True):
+            PROCESS_QUERIES.clear()
+            calls = site.calls()
+            response = await site.ask(row, actor)
+            assert response.status_code < 400 or site.calls() == calls, (actor, row)
+            cell = outcome(response, private)
+            cells.append(f"{cell.removesuffix('+')}*" if expected.endswith("*") else cell)
+        found[str(row)] = " ".join(cells)
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,11 @@ from ..collection_setup import RETRY, make_retry
 from ..database import sqlite3, write_transaction
 from ..errors import SourceError
 from ..failure_records import FailureRecords
-from ..job_records import JobRecord, JobRecords, JobStatus
+from ..job_records import WATCH, JobRecord, JobRecords, JobStatus
 from ..opened_sources import synced_source
 from ..schema import ensure_schema
 from ..store import Store
+from ..watching import check_watched
 from .arguments import as_json, database_and, reading, rows_from, writing, yes
 from .output import agreed, print_json, print_line, print_table, say
 from .run import run_collection
@@ -126,11 +127,20 @@ def resume(db: str, job_id: str, source_db: str | None, yes: bool) -> None:
     It asks before it reads rows of another file and before it costs money.
     """
     number = _number(job_id)
-    job = _steer(db, number, JobRecords.resume)
-    if job.status is JobStatus.RUNNING:
+    job = _steer(db, number, _resumed)
+    if job.action == WATCH:
+        say(f"Job {number} of '{job.collection}' goes on: a Datasette server with {db} does it.")
+    elif job.status is JobStatus.RUNNING:
         say(f"Job {number} of '{job.collection}' goes on: it had not paused yet.")
     else:
         _run(db, job, source_db, asks=not yes)
+
+
+def _resumed(records: JobRecords, job_id: int) -> JobRecord:
+    job = records.resume(job_id)
+    if job.action == WATCH:
+        check_watched(records.conn, Store(records.conn).get_collection(job.collection), job)
+    return job
 
 
 @jobs.command()

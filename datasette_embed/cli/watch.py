@@ -34,7 +34,8 @@ def watch(db: str, collections: tuple[str, ...], paid: bool) -> None:
         _watch(db, record, paid)
         say(
             f"Watching '{record.name}': a Datasette server with {db} embeds what changes. "
-            f"To end that: {command_text('unwatch', db, record.name)}"
+            "To end that, and before you drop a column of its table: "
+            f"{command_text('unwatch', db, record.name)}"
         )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..errors import EmbedError, ProviderError
+from ..errors import EmbedError, MissingKeyError, ProviderError, SourceError
 from ..models import Batch, EmbeddingModel, Item, Kind, call_embed_batch
 
 #: Attributes taken over from the wrapped object when it has them.
@@ -57,6 +57,17 @@ class AdaptedModel(EmbeddingModel):
             raise
         except Exception as error:
             raise ProviderError.from_exception(self.model_id, error) from error
+
+    def get_key(self, explicit_key: str | None = None) -> str | None:
+        """Return the API key of a call; the wrapped model's own counts as this one's."""
+        return super().get_key(explicit_key or getattr(self.wrapped, "key", None))
+
+    def key_for_call(self, explicit_key: str | None) -> str | None:
+        """Return the key if there is one; if not, the wrapped model has ways of its own."""
+        try:
+            return super().key_for_call(explicit_key)
+        except (MissingKeyError, SourceError):
+            return None
 
     def __str__(self) -> str:
         return f"{type(self.wrapped).__name__}: {self.model_id}"

@@ -14,11 +14,10 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from ..collection_setup import check_collection, prepare_collection
+from ..collection_setup import check_collection, check_retry, prepare_collection
 from ..database import sqlite3
 from ..errors import EmbedError, JobStateError
-from ..failure_records import FailureRecords
-from ..job_records import JobRecord, JobRecords, JobStatus
+from ..job_records import UNFINISHED, WATCH, JobRecord, JobRecords, JobStatus
 from ..job_rows import lease_seconds
 from ..models import EmbeddingModel
 from ..planning import Plan
@@ -26,9 +25,11 @@ from ..records import CollectionRecord
 from ..runs import Run, RunOptions
 from ..sources import SourceSpec
 from ..store import Store, existing
+from ..watching import check_watched
 from ..workers import Clock, Workers
 from .execution import Execution
-from .making import make_way, signed, still_there
+from .looking import interrupted
+from .making import make_way, refuse_busy, signed, still_there, waits_for
 from .rows import (
     new_source,
     opened_rows,
@@ -44,8 +45,6 @@ logger = logging.getLogger(__name__)
 
 #: How often files are looked at for jobs that another process has left.
 LOOK_SECONDS = 30.0
-#: How long a job that could not begin is left alone.
-RETRY_SECONDS = 60.0
 
 
 class Runner:
@@ -63,6 +62,7 @@ class Runner:
         # Reentrant: the garbage collector may stop a runner in any thread at any moment.
         self._lock = threading.RLock()
         self._clock: Clock | None = None
+        self._told: set[tuple[str, type]] = set()
         self._stopping = threading.Event()
 
     # -- making jobs ---------------------------------------------------------------
@@ -137,15 +137,12 @@ class Runner:
 
         Raises:
             JobNotFoundError: there is no such job.
-            JobStateError: there is nothing to retry, or a job of it runs or waits.
+            JobStateError: there is nothing to retry, or a job of it is unfinished.
             OutdatedCollectionError: all of the collection is to be embedded again.
         """
         path = self._site.get_file(database)
         with reading(path) as conn:
-            job = JobRecords(conn).get_job(job_id)
-            record = Store(conn).get_collection(job.collection)
-            if not FailureRecords(conn).failing_ids(record.id):
-                raise JobStateError(job_id, job.status.value, "it has no failures to retry")
+            record = check_retry(conn, JobRecords(conn).get_job(job_id))
             options = rows_options(self._site, conn, path, record)
         record.check_current(self._site.registry.get(record.model_id))
         return self._start(path, "retry", still_there(record), options, actor_id)
@@ -179,16 +176,25 @@ class Runner:
 
         Raises:
             CollectionNotFoundError: there is no such collection.
+            JobStateError: it has a job that runs or waits for its turn.
         """
         path = self._site.get_file(database)
         with writing(path) as conn:
             store = Store(conn)
             record = store.get_collection(name)
-            jobs = JobRecords(conn).list_unfinished(record.id)
+            refuse_busy(self._site, JobRecords(conn), path, record, self._workers.has)
             deleted = store.delete_collection(record)
-        for job in jobs:
-            self._nudge(path, job.id)
+        logger.info("%s: collection '%s' was deleted, %s entries", path, name, deleted)
         return deleted
+
+    def waits_for(self, database: str, job: JobRecord, record: CollectionRecord) -> str | None:
+        """Return what a job of a collection waits for; None for one that runs or has ended.
+
+        Raises:
+            SourceError: the secret of this site cannot be read, or the database is in memory.
+        """
+        path = self._site.get_file(database, writable=False)
+        return waits_for(self._site, path, job, record, self._workers.has)
 
     # -- steering jobs -------------------------------------------------------------
 
@@ -213,7 +219,7 @@ class Runner:
         with writing(path) as conn:
             records = JobRecords(conn)
             job = records.get_job(job_id)
-            if job.status is JobStatus.PENDING and self._workers.has((path, job_id)):
+            if job.status is JobStatus.PENDING and self._workers.waits((path, job_id)):
                 raise JobStateError(job_id, job.status.value, "it waits for its turn")
             record = Store(conn).get_collection(job.collection)
             self._site.registry.get(record.model_id)
@@ -221,11 +227,14 @@ class Runner:
             if job.options.get("rows_database") and not is_ours:
                 raise rows_unknown(record)
             job = records.resume(job_id)
+            if job.action == WATCH:
+                check_watched(conn, record, job)
+                return job  # the watcher goes on with it
             if not is_ours:
                 job = signed(self._site, records, path, job, record)
         if job.status is JobStatus.PENDING:
             self._not_before.pop((path, job.id), None)
-            self._queue(path, job.id)
+            self._queue(path, job.id, again=True)
         return job
 
     def _steer(
@@ -235,6 +244,8 @@ class Runner:
         with writing(path) as conn:
             job = change(JobRecords(conn), job_id)
         self._nudge(path, job_id)
+        if job.status not in UNFINISHED:
+            self._give_up(path, job_id)
         return job
 
     def _nudge(self, path: str, job_id: int) -> None:
@@ -243,6 +254,11 @@ class Runner:
             execution = self._executions.get((path, job_id))
         if execution:
             execution.pause.set()
+
+    def _give_up(self, path: str, job_id: int) -> None:
+        """Leave a model call that may never end to itself: its job is no longer ours."""
+        if self._workers.give_up((path, job_id)):
+            logger.warning("%s: job %s ended while its model computes", path, job_id)
 
     # -- the life of the runner ----------------------------------------------------
 
@@ -291,26 +307,32 @@ class Runner:
     def look(self) -> bool:
         """Queue the jobs of this site that nobody runs; return whether to look again."""
         try:
-            if not self._site.settings.resume_jobs:
-                return False
-            files = self._site.list_files()
+            resumes = self._site.settings.resume_jobs
+            files = self._site.list_files() if resumes else {}
         except SiteClosedError:
             return False
+        for path, job_id in [key for key in list(self._not_before) if self._is_due(*key)]:
+            self._queue(path, job_id)
         for path in files.values():
             try:
-                for job_id in self._interrupted(path):
+                for job_id in interrupted(self._site, path, self._is_due):
                     self._queue(path, job_id)
             except EmbedError as error:
                 logger.debug("%s: no jobs to go on with: %s", path, error)
-        return not self._stopping.is_set()
+            except Exception as error:
+                # A file may hold anything; the others are looked at all the same.
+                if (path, type(error)) not in self._told:
+                    self._told.add((path, type(error)))
+                    logger.exception("%s: no jobs to go on with", path)
+        return not self._stopping.is_set() and (resumes or bool(self._not_before))
 
     def submit(self, key: Hashable, work: Callable[[threading.Event], None]) -> bool:
-        """Queue other work of the background, unless work of this key waits or runs.
+        """Queue other work of the background, once for each key and after one that runs.
 
         Args:
             work: called with an event that is set when the server stops.
         """
-        return self._workers.submit(key, partial(work, self._stopping))
+        return self._workers.submit(key, partial(work, self._stopping), again=True)
 
     # -- within --------------------------------------------------------------------
 
@@ -339,33 +361,36 @@ class Runner:
         self._queue(path, job.id)
         return job
 
-    def _interrupted(self, path: str) -> list[int]:
-        """Return the jobs of this site in a file that wait, or whose process is gone."""
-        with reading(path) as conn:
-            store = Store(conn)
-            return [
-                job.id
-                for job in reversed(JobRecords(conn).list_unfinished())
-                if (job.status is JobStatus.PENDING or job.is_abandoned)
-                and monotonic() >= self._not_before.get((path, job.id), 0.0)
-                and self._site.is_ours(path, job, store.get_collection(job.collection))
-            ]
+    def _is_due(self, path: str, job_id: int) -> bool:
+        return monotonic() >= self._not_before.get((path, job_id), 0.0)
 
-    def _queue(self, path: str, job_id: int) -> None:
-        self._workers.submit((path, job_id), partial(self._execute, path, job_id))
+    def _queue(self, path: str, job_id: int, *, again: bool = False) -> None:
+        work = partial(self._execute, path, job_id)
+        self._workers.submit((path, job_id), work, again=again)
+
+    def _try_later(self, path: str, job_id: int, seconds: float) -> None:
+        """Have a job tried again, if need be by a clock for that alone."""
+        self._not_before[path, job_id] = monotonic() + seconds
+        with self._lock:
+            if not self._stopping.is_set() and (self._clock is None or self._clock.has_ended):
+                self._clock = Clock(min(seconds, LOOK_SECONDS), self.look, "embed-jobs")
 
     def _execute(self, path: str, job_id: int) -> None:
         """Run a job; whatever happens, the worker goes on and the job can be found again."""
         goes_on = True
         while goes_on:
-            execution = Execution(self._site, path, job_id, self._stopping)
+            lost = partial(self._give_up, path, job_id)
+            execution = Execution(self._site, path, job_id, self._stopping, lost)
             with self._lock:
                 self._executions[path, job_id] = execution
             try:
-                if not execution.run():
-                    self._not_before[path, job_id] = monotonic() + RETRY_SECONDS
+                self._not_before.pop((path, job_id), None)
+                seconds = execution.run()
+                if seconds is not None:
+                    self._try_later(path, job_id, seconds)
             finally:
                 with self._lock:
-                    del self._executions[path, job_id]
+                    if self._executions.get((path, job_id)) is execution:
+                        del self._executions[path, job_id]
             # Asked to pause and to go on after all, while one batch was in flight.
             goes_on = execution.is_pending and not self._stopping.is_set()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 
 from ..database import sqlite3
 from ..errors import CollectionNotFoundError, JobStateError, SourceError
-from ..job_records import JobRecord, JobRecords, JobStatus
+from ..job_records import WATCH, JobRecord, JobRecords, JobStatus
 from ..records import CollectionRecord
 from ..schema import ensure_schema
 from ..store import Store
@@ -36,17 +36,77 @@ def make_way(
         JobStateError: one of them runs, or waits for its turn.
     """
     for job in records.list_unfinished(record.id):
-        runs = job.status is JobStatus.RUNNING and not job.is_abandoned
-        waits = job.status is JobStatus.PENDING and (
-            is_queued((path, job.id)) or site.is_ours(path, job, record)
-        )
-        if runs or waits:
+        if job.action == WATCH and not _runs(job):
+            continue  # nobody else does its work, and a pause of it is to last
+        if is_busy(site, path, job, record, is_queued):
             raise JobStateError(
                 job.id,
                 job.status.value,
                 f"it embeds '{record.name}'. Wait for it to end, or cancel it",
             )
         records.cancel(job.id, "replaced by a later job")
+
+
+def refuse_busy(
+    site: Site,
+    records: JobRecords,
+    path: str,
+    record: CollectionRecord,
+    is_queued: Callable[[Hashable], bool],
+) -> None:
+    """Keep a collection whose job is at work from being deleted.
+
+    Raises:
+        JobStateError: one of them runs, or waits for its turn.
+    """
+    for job in records.list_unfinished(record.id):
+        if is_busy(site, path, job, record, is_queued):
+            raise JobStateError(
+                job.id,
+                job.status.value,
+                f"it embeds '{record.name}'. Cancel job {job.id} first, then delete the collection",
+            )
+
+
+def is_busy(
+    site: Site,
+    path: str,
+    job: JobRecord,
+    record: CollectionRecord,
+    is_queued: Callable[[Hashable], bool],
+) -> bool:
+    """Say whether a job runs, or waits for its turn on this site."""
+    is_waiting = job.status is JobStatus.PENDING and (
+        is_queued((path, job.id)) or site.is_ours(path, job, record)
+    )
+    return _runs(job) or (is_waiting and job.action != WATCH)
+
+
+def waits_for(
+    site: Site,
+    path: str,
+    job: JobRecord,
+    record: CollectionRecord,
+    is_queued: Callable[[Hashable], bool],
+) -> str | None:
+    """Return what a job waits for; None for one that runs or has ended."""
+    if job.status in (JobStatus.PAUSED, JobStatus.FAILED):
+        return "somebody to resume it"
+    if job.status is not JobStatus.PENDING and not job.is_abandoned:
+        return None
+    if is_queued((path, job.id)):
+        return "its turn"
+    if job.action == WATCH:
+        return "the next look at the table"
+    if not site.is_ours(path, job, record):
+        return "somebody to resume it: this server was not asked for it, and starts nothing alone"
+    if not site.settings.resume_jobs:
+        return "somebody to resume it: the setting resume_jobs is false"
+    return "its turn"
+
+
+def _runs(job: JobRecord) -> bool:
+    return job.status is JobStatus.RUNNING and not job.is_abandoned
 
 
 def signed(

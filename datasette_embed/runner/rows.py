@@ -105,6 +105,20 @@ def rows_options(
     raise rows_unknown(record)
 
 
+def told_rows_database(
+    site: Site, conn: sqlite3.Connection, database: str, record: CollectionRecord
+) -> str | None:
+    """Return the database with the rows of a collection, as a person once told this site.
+
+    None where nobody did: what a file says of itself may be a stranger's.
+    """
+    try:
+        options = rows_options(site, conn, site.get_file(database, writable=False), record)
+    except SourceError:
+        return None
+    return str(options["rows_database"]) if options else None
+
+
 def rows_unknown(record: CollectionRecord) -> SourceError:
     """Return the error of a collection whose rows are in a database that nobody named."""
     return SourceError(

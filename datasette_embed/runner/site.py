@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..budgets import key_for
 from ..errors import NotFoundError, ReadOnlyDatabaseError
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 class SiteClosedError(NotFoundError):
     """The Datasette is gone; only threads that outlive it meet this."""
+
+
+class MissingDatabaseError(NotFoundError):
+    """The site has no database of this name; another start of it may have."""
 
 
 class Site:
@@ -77,12 +81,12 @@ class Site:
         """Return the path of a database's file.
 
         Raises:
-            NotFoundError: the site has no such database.
+            MissingDatabaseError: the site has no such database.
             ReadOnlyDatabaseError: it is in memory, or immutable and to be written to.
         """
         found = self.datasette.databases.get(database)
         if found is None:
-            raise NotFoundError(f"There is no database '{database}'")
+            raise MissingDatabaseError(f"There is no database '{database}'")
         source = f"database '{database}'"
         if found.is_memory or not found.path:
             raise ReadOnlyDatabaseError(source, "is in memory: jobs need a file")
@@ -119,14 +123,17 @@ class Site:
         return is_signed(job.signature, *_signed_parts(path, job, collection))
 
 
-def _signed_parts(path: str, job: JobRecord, collection: CollectionRecord) -> tuple[str, ...]:
+def _signed_parts(path: str, job: JobRecord, collection: CollectionRecord) -> tuple[Any, ...]:
+    """Return what a signature vouches for; of a stranger's file not all of it is text."""
     # The path too: a row copied into another file is not what anybody asked for.
     return (
         "job",
         os.path.realpath(path),
         str(job.id),
         job.created_at,
-        job.collection,
+        # Not its name, which may be changed. SQLite gives the id of a deleted one to another.
+        str(job.collection_id == collection.id and collection.id),
+        collection.created_at,
         job.model_id,
         json.dumps(collection.source, sort_keys=True),
         json.dumps(dict(job.options), sort_keys=True),

@@ -8,21 +8,22 @@ the threads of the runner.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Hashable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Protocol
 
-from ..batches import first_line
+from ..batches import Stopped, first_line
 from ..database import open_database, sqlite3, translated
 from ..draining import drain
 from ..errors import EmbedError, JobStateError
 from ..job_records import JobStatus
-from ..watching import due, unsigned
+from ..watching import mend, survey
 from ..workers import Clock
+from .file_watch import FileWatch, identity_of
 from .site import Site, SiteClosedError
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,10 @@ class Submit(Protocol):
     """What queues work: ``Runner.submit``."""
 
     def __call__(self, key: Hashable, work: Callable[[threading.Event], None]) -> bool:
-        """Queue work, unless work of this key waits or runs; return whether it is queued."""
+        """Queue work, unless work of this key waits; return whether it is queued.
+
+        Where work of this key runs, it is done after that: the change may have come too late.
+        """
         ...
 
 
@@ -49,12 +53,14 @@ class _File:
     Attributes:
         identity: tells it from another file put in its place.
         version: SQLite's number of its changes at the last look.
+        schema: the number of its schema when all triggers were last what they should be.
         has_work: whether something was due then.
     """
 
     conn: sqlite3.Connection
-    identity: tuple[int, int]
+    identity: tuple[int, int] | None
     version: int = -1
+    schema: int = -1
     has_work: bool = False
 
 
@@ -119,6 +125,11 @@ class Watcher:
                         self._look_at(path)
                 except EmbedError as error:
                     logger.debug("nothing can be watched: %s", error)
+                except Exception as error:
+                    # A file may hold anything; the others are looked at all the same.
+                    if (path, type(error).__name__) not in self._told:
+                        self._told.add((path, type(error).__name__))
+                        logger.exception("%s: nothing can be watched", path)
             if self._is_stopped:
                 self._keep_only(())
         return not self._is_stopped
@@ -128,21 +139,31 @@ class Watcher:
         version = file.conn.execute("pragma data_version").fetchone()[0]
         if version == file.version and not file.has_work:
             return
-        for record in unsigned(file.conn):
-            self._tell_once(path, record.name)
-        names = [record.name for record in due(file.conn)]
-        file.version, file.has_work = version, bool(names)
-        for name in names:
-            wait = self._waits.get((path, name))
-            if wait is None or monotonic() >= wait.until:
+        schema = file.conn.execute("pragma schema_version").fetchone()[0]
+        found = survey(file.conn, path, compares_triggers=schema != file.schema)
+        for name in found.strangers:
+            self._tell_once(path, name)
+        for name in found.held:  # once it goes on, it need not wait
+            self._waits.pop((path, name), None)
+        file.version, file.has_work = version, bool(found.due) or found.is_broken
+        if not file.has_work:
+            file.schema = schema
+        if found.is_broken and self._has_waited(path, ""):
+            self._submit(("mend", path), partial(self._mend, path))
+        for name in found.due:
+            if self._has_waited(path, name):
                 self._submit(("watch", path, name), partial(self._drain, path, name))
 
+    def _has_waited(self, path: str, name: str) -> bool:
+        wait = self._waits.get((path, name))
+        return wait is None or monotonic() >= wait.until
+
     def _opened(self, path: str) -> _File:
-        found = os.stat(path) if os.path.exists(path) else None
-        identity = (found.st_dev, found.st_ino) if found else (0, 0)
+        identity = identity_of(path)
         file = self._files.get(path)
         if file is not None and file.identity != identity:
             self._close(path)
+            self._waits = {key: wait for key, wait in list(self._waits.items()) if key[0] != path}
             file = None
         if file is None:
             file = self._files[path] = _File(open_database(path), identity)
@@ -167,8 +188,20 @@ class Watcher:
 
     # -- on a thread of the runner -------------------------------------------------
 
+    def _mend(self, path: str, stopping: threading.Event) -> None:
+        """Free tables that nobody can write, for what their triggers write is gone."""
+        try:
+            with closing(open_database(path, writable=True)) as conn:
+                dropped = mend(conn, path)
+        except EmbedError as error:
+            self._leave_alone(path, "", first_line(error))
+        else:
+            logger.warning("%s: removed %d triggers whose tables are gone", path, dropped)
+
     def _drain(self, path: str, name: str, stopping: threading.Event) -> None:
         """Bring one collection up to date; what goes wrong is tried again later."""
+        if not self._has_waited(path, name):
+            return  # queued while another attempt ran, which failed
         try:
             status = drain(
                 path,
@@ -176,6 +209,7 @@ class Watcher:
                 self._site.registry,
                 key_for=self._site.key_for,
                 pause=stopping,
+                report=FileWatch(path, self._site, _stop),
             )
         except SiteClosedError:
             return
@@ -190,17 +224,26 @@ class Watcher:
             logger.exception("%s: the changes of '%s' could not be embedded", path, name)
             self._leave_alone(path, name, type(error).__name__)
             return
-        if status in (None, JobStatus.FINISHED):
+        if status in (None, JobStatus.FINISHED, JobStatus.PENDING):  # that is, to go on
             self._waits.pop((path, name), None)
         elif not stopping.is_set():
             self._leave_alone(path, name, f"its job was {status}")
 
     def _leave_alone(self, path: str, name: str, reason: str) -> None:
+        """Wait longer than before, and say so once; without a name it is about the file."""
         before = self._waits.get((path, name))
         seconds = min(LONGEST_WAIT_SECONDS, 2 * before.seconds if before else 0.0)
         seconds = max(FIRST_WAIT_SECONDS, seconds)
         if before is None or before.reason != reason:
-            logger.warning(
-                "%s: collection '%s' could not be brought up to date: %s", path, name, reason
-            )
+            what = f"collection '{name}' could not be brought up to date" if name else "not mended"
+            logger.warning("%s: %s: %s", path, what, reason)
         self._waits[path, name] = _Wait(monotonic() + seconds, seconds, reason)
+
+
+def _stop() -> None:
+    """End a run with the batch that was just stored; whoever serves the file next goes on.
+
+    Raises:
+        Stopped: always.
+    """
+    raise Stopped

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..compat import has_background_tasks
+from ..workers import Clock
+from .waking import WAKE_SECONDS, has_collections_of_ours, writable_files
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -39,6 +41,8 @@ _lock = threading.RLock()
 _answering_once: weakref.WeakSet[Any] = weakref.WeakSet()
 _runners: weakref.WeakKeyDictionary[Any, Runner] = weakref.WeakKeyDictionary()
 _watchers: weakref.WeakKeyDictionary[Any, Watcher] = weakref.WeakKeyDictionary()
+_clocks: weakref.WeakKeyDictionary[Any, Clock] = weakref.WeakKeyDictionary()
+_stopped: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def get_runner(datasette: Datasette) -> Runner:
@@ -83,16 +87,42 @@ def start_with_server(datasette: Datasette) -> None:
 async def _start(datasette: Datasette) -> None:
     """Start what works in the background; the site works without it."""
     try:
-        await asyncio.to_thread(lambda: get_runner(datasette).start())
-        await asyncio.to_thread(lambda: get_watcher(datasette).start())
+        await asyncio.to_thread(_start_when_needed, datasette)
     except Exception:
         logger.exception("no job goes on by itself here")
+
+
+def _start_when_needed(datasette: Datasette) -> None:
+    """Start what looks after collections as soon as there are any, by whoever made them."""
+    if not writable_files(datasette):
+        return
+    # It must neither keep the Datasette alive nor outlive it.
+    reference = weakref.ref(datasette)
+
+    def look() -> bool:
+        site = reference()
+        if site is None or site in _stopped:
+            return False
+        if not has_collections_of_ours(site):
+            return True
+        get_runner(site).start()
+        get_watcher(site).start()
+        return False
+
+    with _lock:
+        if datasette not in _clocks and datasette not in _stopped:
+            clock = _clocks[datasette] = Clock(WAKE_SECONDS, look, "embed-wake")
+            weakref.finalize(datasette, clock.stop)
 
 
 async def stop(datasette: Datasette) -> None:
     """End the jobs of this server with the batch in flight; the next start goes on."""
     with _lock:
+        _stopped.add(datasette)
         runner, watcher = _runners.get(datasette), _watchers.get(datasette)
+        clock = _clocks.get(datasette)
+    if clock is not None:
+        clock.stop()
     if watcher is not None:
         watcher.stop()
     if runner is not None:
@@ -104,6 +134,9 @@ def stop_everything() -> None:
     """Let nothing begin another batch or another look while the process ends."""
     with _lock:
         watchers, runners = list(_watchers.values()), list(_runners.values())
+        clocks = list(_clocks.values())
+    for clock in clocks:
+        clock.stop()
     for watcher in watchers:
         watcher.stop()
     for runner in runners:

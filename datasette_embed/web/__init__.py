@@ -18,6 +18,7 @@ from .collections_api import (
 from .jobs_api import act_view, job_view, jobs_view
 from .making_api import estimate_view, new_view, sync_view
 from .models_page import models_page
+from .nothing import nothing_view
 from .openai_api import embeddings_view, model_view, models_view
 from .search_api import similar_view
 
@@ -25,8 +26,11 @@ __all__ = ["routes"]
 
 
 _DATABASE = r"^/(?P<database>[^/.]+)/-/embed"
-_COLLECTION = rf"{_DATABASE}/c/(?P<collection>[^/.]+)"
+_COLLECTION = rf"{_DATABASE}/c/(?P<collection>[^/]+)"
 _JOB = rf"{_DATABASE}/jobs/(?P<job>[^/.]+)"
+
+#: What is left below ours, last of all. Datasette goes on from an address that ends in /.
+ELSEWHERE = (r"^/-/embed(/.*[^/])?$", r"^/[^/]+/-/embed(/.*[^/])?$")
 
 
 def routes() -> list[tuple[str, Callable[..., Any]]]:
@@ -48,4 +52,5 @@ def routes() -> list[tuple[str, Callable[..., Any]]]:
         (rf"{_COLLECTION}/sync$", sync_view),
         (rf"{_COLLECTION}/rename$", rename_view),
         (rf"{_COLLECTION}/delete$", delete_view),
+        *((pattern, nothing_view) for pattern in ELSEWHERE),
     ]

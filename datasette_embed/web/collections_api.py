@@ -7,13 +7,18 @@ made and kept up to date is in ``making_api``.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
-
-from datasette import Forbidden
 
 from .. import access, compat, runner
 from ..database import sqlite3, translated, write_transaction
-from ..errors import JobStateError, ReadOnlyDatabaseError, SourceError
+from ..errors import (
+    CollectionNotFoundError,
+    HiddenCollectionError,
+    JobStateError,
+    ReadOnlyDatabaseError,
+    SourceError,
+)
 from ..job_records import JobRecords
 from ..job_rows import JobStatus
 from ..records import CollectionRecord
@@ -29,12 +34,14 @@ from .descriptions import (
 )
 from .fields import Fields
 from .http import Answer, RequestError, json_view, read_json, require_method
-from .lookup import collection_of, database_of, read, require_create
+from .lookup import collection_of, database_of, read, require_create, require_site
 
 if TYPE_CHECKING:
     from datasette import Request
     from datasette.app import Datasette
     from datasette.database import Database
+
+logger = logging.getLogger(__name__)
 
 #: Collections of one answer.
 DEFAULT_NUMBER, MOST_NUMBER = 100, 1_000
@@ -44,8 +51,8 @@ DEFAULT_NUMBER, MOST_NUMBER = 100, 1_000
 async def site_view(request: Request, datasette: Datasette) -> Answer:
     """Return the collections of every database, as far as the actor may see them."""
     require_method(request, "GET")
-    if not await compat.may_view_instance(datasette, request.actor):
-        raise Forbidden("You may not view this site")
+    await require_site(request, datasette)
+    Fields.of_query(request)
     collections: list[dict[str, Any]] = []
     unreadable, truncated = [], []
     for database in list(datasette.databases.values()):
@@ -55,6 +62,11 @@ async def site_view(request: Request, datasette: Datasette) -> Answer:
             found, following = await _listed(request, datasette, database, MOST_NUMBER)
         except SourceError:
             unreadable.append(database.name)  # the others are still there
+            continue
+        except Exception:
+            # A file may hold anything, and the others are still there.
+            logger.exception("the collections of %s cannot be listed", database.name)
+            unreadable.append(database.name)
             continue
         collections += found
         if following is not None:
@@ -67,7 +79,7 @@ async def database_view(request: Request, datasette: Datasette) -> Answer:
     """Return the collections of one database by name, as far as the actor may see them."""
     require_method(request, "GET")
     database = await database_of(request, datasette)
-    fields = Fields.of_query(request)
+    fields = Fields.of_query(request, "number", "after")
     number = fields.integer("number", DEFAULT_NUMBER, most=MOST_NUMBER)
     listed, following = await _listed(request, datasette, database, number, fields.text("after"))
     answer: dict[str, Any] = {
@@ -110,6 +122,7 @@ async def collection_view(request: Request, datasette: Datasette) -> Answer:
     require_method(request, "GET")
     database = await database_of(request, datasette)
     record = await collection_of(request, datasette, database)
+    Fields.of_query(request)
     (facts,) = await read(database, lambda conn: read_facts(conn, [record]))
     shows_sql = await compat.may_execute_sql(datasette, request.actor, database.name)
     described = describe_collection(datasette, database.name, record, facts)
@@ -150,10 +163,26 @@ async def rename_view(request: Request, datasette: Datasette) -> Answer:
         raise RequestError("Give the new name as 'name'")
     if not database.is_mutable:
         raise ReadOnlyDatabaseError(f"database '{database.name}'", "is immutable")
+    await _require_free(request, datasette, database, name)
     with translated(database.name):
         renamed = await database.execute_write_fn(lambda conn: _rename(conn, record, name))
     (facts,) = await read(database, lambda conn: read_facts(conn, [renamed]))
     return {"collection": describe_collection(datasette, database.name, renamed, facts)}
+
+
+async def _require_free(
+    request: Request, datasette: Datasette, database: Database, name: str
+) -> None:
+    """Refuse a name that is taken, and tell of the other collection only who may see it."""
+    try:
+        with translated(database.name):
+            await access.get_visible_collection(datasette, request.actor, database.name, name)
+    except CollectionNotFoundError:
+        return
+    except HiddenCollectionError as error:
+        message = "'name': this name cannot be used, choose another"
+        raise RequestError(message) from error
+    raise RequestError(f"'name': there is a collection '{name}' already, choose another name")
 
 
 def _rename(conn: sqlite3.Connection, record: CollectionRecord, name: str) -> CollectionRecord:
@@ -172,6 +201,6 @@ async def _to_change(
     request: Request, datasette: Datasette
 ) -> tuple[Database, CollectionRecord, Fields]:
     database = await database_of(request, datasette)
-    record = await collection_of(request, datasette, database)
     await require_create(request, datasette, database.name)
+    record = await collection_of(request, datasette, database)
     return database, record, Fields(await read_json(request, datasette))

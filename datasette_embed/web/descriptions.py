@@ -17,7 +17,7 @@ from datasette.utils import tilde_encode
 from ..database import sqlite3
 from ..errors import SourceError
 from ..job_records import JobRecords
-from ..job_rows import JobRecord, JobStatus
+from ..job_rows import UNFINISHED, JobRecord, JobStatus, Request
 from ..models import EmbeddingModel
 from ..records import CollectionRecord
 from ..sources import SourceSpec
@@ -124,12 +124,18 @@ def describe_source(record: CollectionRecord, *, shows_sql: bool) -> dict[str, A
 
 
 def describe_job(
-    datasette: Datasette, database: str, job: JobRecord, model: EmbeddingModel | None = None
+    datasette: Datasette,
+    database: str,
+    job: JobRecord,
+    model: EmbeddingModel | None = None,
+    *,
+    waits_for: str | None = None,
 ) -> dict[str, Any]:
     """Return what there is to say of a job.
 
     Args:
         model: its model, if it is registered: its price tells the cost.
+        waits_for: why it does not go on, where somebody has looked.
     """
     rate, seconds_left = progress(job, datetime.now(UTC))
     price = model.price_per_million_tokens if model else None
@@ -146,6 +152,7 @@ def describe_job(
         "is_abandoned": job.is_abandoned,
         "request": job.request,
         "reason": job.reason,
+        "waits_for": waits_for,
         "rows_total": job.rows_total,
         "counts": asdict(job.counts),
         "rows_per_second": rate,
@@ -159,9 +166,24 @@ def describe_job(
         "collection_url": f"{collection_url(datasette, database, job.collection)}.json",
         "actions": {
             action: job_url(datasette, database, job.id, f"/{action}")
-            for action in ("pause", "resume", "cancel", "retry")
+            for action in possible_actions(job)
         },
     }
+
+
+def possible_actions(job: JobRecord) -> list[str]:
+    """Return what the state of a job allows to ask of it."""
+    runs = job.status is JobStatus.RUNNING and not job.is_abandoned
+    actions = []
+    if runs or job.status is JobStatus.PENDING or job.is_abandoned:
+        actions += [] if job.request else ["pause"]
+    if not runs and job.status in UNFINISHED or runs and job.request is Request.PAUSE:
+        actions.append("resume")
+    if job.status in UNFINISHED:
+        actions.append("cancel")
+    if not runs and job.status is not JobStatus.PENDING and job.counts.failed:
+        actions.append("retry")
+    return actions
 
 
 def progress(job: JobRecord, now: datetime) -> tuple[float | None, float | None]:

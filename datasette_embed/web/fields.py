@@ -31,9 +31,18 @@ class Fields:
         self._is_text = is_text
 
     @classmethod
-    def of_query(cls, request: Request) -> Fields:
-        """Return the fields of the query string; of one given twice, the first."""
-        return cls({name: request.args[name] for name in request.args}, is_text=True)
+    def of_query(cls, request: Request, *names: str) -> Fields:
+        """Return the fields of the query string; of one given twice, the first.
+
+        Those that begin with _ are left to Datasette and other plugins.
+
+        Raises:
+            RequestError: there is one of another name.
+        """
+        own = [name for name in request.args if not name.startswith("_")]
+        fields = cls({name: request.args[name] for name in own}, is_text=True)
+        fields.refuse_others(*names)
+        return fields
 
     def refuse_others(self, *names: str) -> None:
         """Refuse a field of another name: it would be a mistake that nobody notices.

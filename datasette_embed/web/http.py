@@ -13,7 +13,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from datasette import Response
+from datasette import Forbidden, Response
 from datasette.utils import add_cors_headers
 from datasette.utils.asgi import Base400
 
@@ -23,6 +23,7 @@ from ..errors import (
     BusyError,
     EmbedError,
     EmbedTimeoutError,
+    HiddenCollectionError,
     JobStateError,
     ModelMismatchError,
     NotFoundError,
@@ -170,15 +171,21 @@ def describe_error(
             request.method,
             request.path,
             redacted(str(detail)),
-            exc_info=scrubbed(error),
+            # A locked file is nobody's mistake in a program.
+            exc_info=None if status == 503 else scrubbed(error),
         )
     headers = dict(error.headers) if isinstance(error, RequestError) else {}
     if status == 403 and is_unknown_caller(request):
         status, message = 401, "This API token is not known here. " + message
         headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
+    elif request.actor is None and isinstance(error, Forbidden | HiddenCollectionError):
+        message += ". Signing in may help"
     if status in (429, 503):
-        seconds = getattr(error, "retry_after_seconds", None) or RETRY_AFTER_SECONDS
-        headers["Retry-After"] = str(math.ceil(seconds))
+        seconds = getattr(error, "retry_after_seconds", None)
+        if isinstance(error, BudgetExceededError) and seconds is None:
+            headers["x-should-retry"] = "false"  # OpenAI's client would try twice more
+        else:
+            headers["Retry-After"] = str(math.ceil(seconds or RETRY_AFTER_SECONDS))
     return status, message, headers
 
 
@@ -226,17 +233,25 @@ def _set_headers(request: Request, datasette: Datasette, response: Response) -> 
 # -- requests -------------------------------------------------------------------------
 
 
-async def read_json(request: Request, datasette: Datasette) -> dict[str, Any]:
+async def read_json(
+    request: Request, datasette: Datasette, *, may_be_empty: bool = False
+) -> dict[str, Any]:
     """Return the JSON object that is the body of a request.
 
-    Only what says it is JSON is read: a form on another site can post nothing that does.
+    Only what says it is JSON is read: a form on another site can post nothing that does, nor
+    can it send the header ``Authorization``.
+
+    Args:
+        may_be_empty: whether no body at all is an empty object.
 
     Raises:
         RequestError: 400, or 413 when it is longer than the setting ``max_body_bytes``.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise RequestError("The content type of the request must be application/json")
+    is_json = kind == "application/json"
+    if not is_json and not (may_be_empty and "authorization" in request.headers):
+        hint = ": send {} with it" if may_be_empty else ""
+        raise RequestError(f"The content type of the request must be application/json{hint}")
     settings = get_settings(datasette)
     seconds = settings.body_timeout_seconds
     try:
@@ -247,6 +262,10 @@ async def read_json(request: Request, datasette: Datasette) -> dict[str, Any]:
             f"The body of the request did not end within {seconds:g} seconds",
             headers={"Connection": "close"},
         ) from error
+    if may_be_empty and not body:
+        return {}
+    if not is_json:
+        raise RequestError("The content type of the request must be application/json")
     return _parse_object(body)
 
 

@@ -14,11 +14,12 @@ from datasette import Forbidden
 
 from .. import access, runner
 from ..database import translated
-from ..errors import JobNotFoundError, UnknownModelError
+from ..errors import JobNotFoundError, ReadOnlyDatabaseError, UnknownModelError
 from ..failure_records import FailureRecords
 from ..job_records import JobRecords
 from ..job_rows import JobRecord
 from ..models import EmbeddingModel
+from ..records import CollectionRecord
 from .descriptions import describe_job
 from .fields import Fields
 from .http import Answer, RequestError, json_view, read_json, require_method
@@ -51,24 +52,32 @@ async def jobs_view(request: Request, datasette: Datasette) -> Answer:
     require_method(request, "GET")
     database = await database_of(request, datasette)
     await require_create(request, datasette, database.name)
-    fields = Fields.of_query(request)
+    fields = Fields.of_query(request, "number", "before", "collection")
     number = fields.integer("number", DEFAULT_NUMBER, most=MOST_NUMBER)
     before = fields.integer("before", _LARGEST_ID, most=_LARGEST_ID)
     collection = fields.text("collection")
+    if collection is not None:
+        with translated(database.name):
+            await access.get_visible_collection(datasette, request.actor, database.name, collection)
     visible = await _visible(request, datasette, database)
     jobs = [
         job
         for job in await read(database, lambda conn: JobRecords(conn).list_jobs())
         if job.id < before and _key(job) in visible and collection in (None, job.collection)
     ]
-    models = {job.model_id: await _find_model(datasette, job) for job in jobs[:number]}
+    following = jobs[number - 1].id if len(jobs) > number else None
+    jobs = jobs[:number]
+    models = {job.model_id: await _find_model(datasette, job) for job in jobs}
+    waits = await asyncio.to_thread(
+        lambda: [_waits_for(datasette, database.name, job, visible[_key(job)]) for job in jobs]
+    )
     return {
         "database": database.name,
         "jobs": [
-            describe_job(datasette, database.name, job, models[job.model_id])
-            for job in jobs[:number]
+            describe_job(datasette, database.name, job, models[job.model_id], waits_for=waiting)
+            for job, waiting in zip(jobs, waits, strict=True)
         ],
-        "next": jobs[number - 1].id if len(jobs) > number else None,
+        "next": following,
     }
 
 
@@ -76,8 +85,8 @@ async def jobs_view(request: Request, datasette: Datasette) -> Answer:
 async def job_view(request: Request, datasette: Datasette) -> Answer:
     """Return one job, and the rows it could not embed."""
     require_method(request, "GET")
-    database, job = await _job_of(request, datasette)
-    fields = Fields.of_query(request)
+    database, job, record = await _job_of(request, datasette)
+    fields = Fields.of_query(request, "number", "after")
     number = fields.integer("number", DEFAULT_NUMBER, most=MOST_NUMBER)
     after = fields.text("after")
     failures = await read(
@@ -86,13 +95,15 @@ async def job_view(request: Request, datasette: Datasette) -> Answer:
     )
     shown = failures[:number]
     model = await _find_model(datasette, job)
+    waiting = await asyncio.to_thread(_waits_for, datasette, database.name, job, record)
     return {
-        "job": describe_job(datasette, database.name, job, model),
+        "job": describe_job(datasette, database.name, job, model, waits_for=waiting),
         "failures": [
             {"id": entry_id, "message": message, "attempts": attempts}
             for entry_id, message, attempts in shown
         ],
-        "next": shown[-1][0] if len(failures) > number else None,
+        # An id that is no UTF-8 may read as one that comes before it.
+        "next": shown[-1][0] if len(failures) > number and shown[-1][0] != after else None,
     }
 
 
@@ -100,8 +111,8 @@ async def job_view(request: Request, datasette: Datasette) -> Answer:
 async def act_view(request: Request, datasette: Datasette) -> Answer:
     """Pause, resume, cancel or retry a job."""
     require_method(request, "POST")
-    database, job = await _job_of(request, datasette)
-    Fields(await read_json(request, datasette)).refuse_others()
+    database, job, record = await _job_of(request, datasette)
+    Fields(await read_json(request, datasette, may_be_empty=True)).refuse_others()
     action = request.url_vars["action"]
     if action in _SPENDING:
         await usable_model(request, datasette, job.model_id)
@@ -116,10 +127,22 @@ async def act_view(request: Request, datasette: Datasette) -> Answer:
     changed = await asyncio.to_thread(act)
     model = await _find_model(datasette, changed)
     # A running one ends with the batch in flight; to retry is a job of its own.
-    return {"job": describe_job(datasette, database.name, changed, model)}, 202
+    waiting = await asyncio.to_thread(_waits_for, datasette, database.name, changed, record)
+    return {"job": describe_job(datasette, database.name, changed, model, waits_for=waiting)}, 202
 
 
-async def _job_of(request: Request, datasette: Datasette) -> tuple[Database, JobRecord]:
+def _waits_for(
+    datasette: Datasette, database: str, job: JobRecord, record: CollectionRecord
+) -> str | None:
+    try:
+        return runner.get_runner(datasette).waits_for(database, job, record)
+    except ReadOnlyDatabaseError:
+        return None  # in memory: it will never go on
+
+
+async def _job_of(
+    request: Request, datasette: Datasette
+) -> tuple[Database, JobRecord, CollectionRecord]:
     database = await database_of(request, datasette)
     await require_create(request, datasette, database.name)
     text = name_in_url(request, "job")
@@ -131,17 +154,18 @@ async def _job_of(request: Request, datasette: Datasette) -> tuple[Database, Job
     job = await read(database, lambda conn: JobRecords(conn).find_job(job_id))
     if job is None:
         raise JobNotFoundError(job_id)
-    if _key(job) not in await _visible(request, datasette, database):
-        raise Forbidden(f"You may not view the job {job_id}")
-    return database, job
+    visible = await _visible(request, datasette, database)
+    if _key(job) not in visible:
+        raise Forbidden(f"You may not view the job {job_id}: its collection is not for you")
+    return database, job, visible[_key(job)]
 
 
 async def _visible(
     request: Request, datasette: Datasette, database: Database
-) -> set[tuple[int, str, str]]:
+) -> dict[tuple[int, str, str], CollectionRecord]:
     with translated(database.name):
         records = await access.visible_collections(datasette, request.actor, database.name)
-    return {(record.id, record.name, record.model_id) for record in records}
+    return {(record.id, record.name, record.model_id): record for record in records}
 
 
 def _key(job: JobRecord) -> tuple[int, str, str]:

@@ -33,8 +33,9 @@ T = TypeVar("T")
 
 def name_in_url(request: Request, part: str) -> str:
     """Return a name of the path, as Datasette encodes it or as a browser does."""
-    # A % is never part of a name that Datasette encoded.
-    return str(tilde_decode(unquote(request.url_vars[part])))
+    # A % is never part of a name that Datasette encoded, and a + or ~ may be of any other.
+    text = request.url_vars[part]
+    return unquote(text) if "%" in text else str(tilde_decode(text))
 
 
 async def database_of(request: Request, datasette: Datasette) -> Database:
@@ -52,15 +53,29 @@ async def visible_database(request: Request, datasette: Datasette, route: str) -
 
     Raises:
         RequestError: there is none of this name.
-        Forbidden: the actor may not view it.
+        Forbidden: the actor may not view it, or not even the site.
     """
     try:
         database = datasette.get_database(route=route)
-    except KeyError as error:
-        raise RequestError(f"There is no database '{route}'", 404) from error
-    if not await compat.may_view_database(datasette, request.actor, database.name):
-        raise Forbidden(f"You may not view the database '{database.name}'")
-    return database
+    except KeyError:
+        database = None
+    if database and await compat.may_view_database(datasette, request.actor, database.name):
+        return database
+    # Whoever may not see the site is told of no database, and of none that it is missing.
+    await require_site(request, datasette)
+    if database is None:
+        raise RequestError(f"There is no database '{route}'", 404)
+    raise Forbidden(f"You may not view the database '{database.name}' (view-database)")
+
+
+async def require_site(request: Request, datasette: Datasette) -> None:
+    """Refuse an actor who may not see this Datasette at all.
+
+    Raises:
+        Forbidden: the actor may not.
+    """
+    if not await compat.may_view_instance(datasette, request.actor):
+        raise Forbidden("You may not view this site (view-instance)")
 
 
 async def collection_of(
@@ -84,7 +99,27 @@ async def require_create(request: Request, datasette: Datasette, database: str) 
         Forbidden: the actor may not.
     """
     if not await access.may_create(datasette, request.actor, database):
-        raise Forbidden(f"You may not make or change collections in the database '{database}'")
+        raise cannot_create(database)
+
+
+async def require_create_somewhere(request: Request, datasette: Datasette, database: str) -> None:
+    """Refuse an actor who may make collections in no database, this one or another.
+
+    Raises:
+        Forbidden: the actor may not.
+    """
+    for name in (database, *datasette.databases):
+        if await access.may_create(datasette, request.actor, name):
+            return
+    raise cannot_create(database)
+
+
+def cannot_create(database: str) -> Forbidden:
+    """Return the refusal of whoever may not make collections in a database."""
+    return Forbidden(
+        f"You may not make or change collections in the database '{database}': "
+        "that takes the permission embed-create"
+    )
 
 
 async def require_sql(request: Request, datasette: Datasette, database: str) -> None:
@@ -94,7 +129,10 @@ async def require_sql(request: Request, datasette: Datasette, database: str) -> 
         Forbidden: the actor may not.
     """
     if not await compat.may_execute_sql(datasette, request.actor, database):
-        raise Forbidden(f"You may not run SQL of your own on the database '{database}'")
+        raise Forbidden(
+            f"You may not run SQL of your own on the database '{database}': "
+            "that takes the permission execute-sql"
+        )
 
 
 async def usable_model(request: Request, datasette: Datasette, name: str | None) -> EmbeddingModel:

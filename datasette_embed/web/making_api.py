@@ -1,21 +1,25 @@
 """Making API: what a collection would cost, a new collection, one brought up to date.
 
-Layer 11: imports ``access``, ``compat``, ``errors``, ``opened_sources``, ``runner`` and
-``sources``. Each checks who may do it; the runner does it, in a thread.
+Layer 11: imports ``access``, ``collection_setup``, ``compat``, ``errors``, ``opened_sources``,
+``runner`` and ``sources``. Each checks who may do it; the runner does it, in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from datasette import Forbidden
 
 from .. import access, compat, runner
+from ..collection_setup import OtherSourceError
 from ..database import sqlite3, translated
-from ..errors import CollectionNotFoundError
+from ..errors import CollectionNotFoundError, SourceError
+from ..job_rows import JobRecord
 from ..models import EmbeddingModel
 from ..opened_sources import chosen_source
 from ..planning import Plan
@@ -24,16 +28,16 @@ from ..schema_sql import OUR_TABLES
 from ..sources import SourceSpec
 from .descriptions import collection_url, describe_job
 from .fields import Fields
-from .http import Answer, RequestError, json_view, read_json, require_method
+from .http import Answer, RequestError, json_view, read_json, require_method, status_of
 from .lookup import (
     actor_id,
     collection_of,
     database_of,
     read,
     require_create,
+    require_create_somewhere,
     require_sql,
     usable_model,
-    visible_database,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +57,8 @@ _FIELDS = (
     "store",
     "into",
 )
+#: How messages name an option of the command line -> the field that is the same.
+_OPTIONS = {"--columns": "columns", "--collection": "collection", "--id": "id_columns"}
 #: Half the threads that requests have on the smallest machines stay free.
 ESTIMATES_AT_ONCE = 2
 _estimates = threading.BoundedSemaphore(ESTIMATES_AT_ONCE)
@@ -93,14 +99,15 @@ def _estimate(datasette: Datasette, wish: Wish) -> Plan:
     if not _estimates.acquire(blocking=False):
         raise RequestError("Other sources are being estimated, retry in a moment", 429)
     try:
-        return runner.get_runner(datasette).estimate(
-            wish.database,
-            wish.name,
-            wish.spec,
-            wish.model.model_id,
-            store=wish.store,
-            rows_database=wish.rows_database,
-        )
+        with _about_fields(wish):
+            return runner.get_runner(datasette).estimate(
+                wish.database,
+                wish.name,
+                wish.spec,
+                wish.model.model_id,
+                store=wish.store,
+                rows_database=wish.rows_database,
+            )
     finally:
         _estimates.release()
 
@@ -109,17 +116,7 @@ def _estimate(datasette: Datasette, wish: Wish) -> Plan:
 async def new_view(request: Request, datasette: Datasette) -> Answer:
     """Make a collection, and start the job that embeds its rows."""
     wish = await _wish(request, datasette)
-    job = await asyncio.to_thread(
-        lambda: runner.get_runner(datasette).create(
-            wish.database,
-            wish.name,
-            wish.spec,
-            wish.model.model_id,
-            store=wish.store,
-            rows_database=wish.rows_database,
-            actor_id=actor_id(request),
-        )
-    )
+    job = await asyncio.to_thread(_create, datasette, wish, actor_id(request))
     url = collection_url(datasette, wish.database, wish.name)
     return {
         "collection": {
@@ -133,17 +130,67 @@ async def new_view(request: Request, datasette: Datasette) -> Answer:
     }, 201
 
 
+def _create(datasette: Datasette, wish: Wish, actor: str | None) -> JobRecord:
+    with _about_fields(wish):
+        return runner.get_runner(datasette).create(
+            wish.database,
+            wish.name,
+            wish.spec,
+            wish.model.model_id,
+            store=wish.store,
+            rows_database=wish.rows_database,
+            actor_id=actor,
+        )
+
+
+@contextmanager
+def _about_fields(wish: Wish) -> Iterator[None]:
+    """Say what is wrong with a wish in terms of its fields, not of the command line.
+
+    Raises:
+        RequestError: naming the field.
+    """
+    spec = wish.spec
+    try:
+        yield
+    except OtherSourceError as error:
+        raise RequestError(
+            f"'collection': '{wish.name}' was made from something else. Choose another name, or "
+            "delete that collection first"
+        ) from error
+    except SourceError as error:
+        if status_of(error) != 400:
+            raise
+        reason, field = error.reason, "sql" if spec.sql else "table"
+        if error.column is not None:
+            lists = {"columns": spec.columns, "id_columns": spec.id_columns}
+            fields = [name for name, columns in lists.items() if error.column in columns]
+            field = fields[0] if fields else "template"
+        elif error.source == "--where":
+            field = "where"
+        elif spec.template and reason.startswith("the template"):
+            field = "template"
+        for option, name in _OPTIONS.items():
+            reason = reason.replace(f" {option}", f" '{name}'")
+        raise RequestError(f"'{field}': {reason}") from error
+
+
 @json_view
 async def sync_view(request: Request, datasette: Datasette) -> Answer:
     """Start the job that brings a collection up to date with its rows."""
     require_method(request, "POST")
     database = await database_of(request, datasette)
-    record = await collection_of(request, datasette, database)
     await require_create(request, datasette, database.name)
-    fields = Fields(await read_json(request, datasette))
+    record = await collection_of(request, datasette, database)
+    fields = Fields(await read_json(request, datasette, may_be_empty=True))
     fields.refuse_others("keep_removed")
     keep_removed = fields.flag("keep_removed")
-    if record.source and (record.source.get("sql") or record.source.get("where")):
+    if record.source is None:
+        raise RequestError(
+            f"What '{record.name}' was made from is not known here: POST it to …/new once more, "
+            "under the same name"
+        )
+    if record.source.get("sql") or record.source.get("where"):
         await require_sql(request, datasette, database.name)
     model = await usable_model(request, datasette, record.model_id)
     job = await asyncio.to_thread(
@@ -158,6 +205,8 @@ async def _wish(request: Request, datasette: Datasette) -> Wish:
     """Return what the request asks to make, if the actor may make it."""
     require_method(request, "POST")
     database = await database_of(request, datasette)
+    # Before a body is read: not of those who could make nothing with it.
+    await require_create_somewhere(request, datasette, database.name)
     fields = Fields(await read_json(request, datasette))
     fields.refuse_others(*_FIELDS)
     target = await _target(request, datasette, database, fields)
@@ -183,10 +232,11 @@ async def _target(
     into = fields.name("into")
     if into is None or into == database.name:
         return database
-    if into not in datasette.databases:
-        raise RequestError(f"'into': there is no database '{into}'", 404)
-    route = datasette.get_database(into).route
-    return await visible_database(request, datasette, route)
+    found = datasette.databases.get(into)
+    # One answer, so that names of databases cannot be tried out.
+    if found is None or not await compat.may_view_database(datasette, request.actor, into):
+        raise RequestError(f"'into': there is no database '{into}' that you may view", 404)
+    return found
 
 
 def _source(fields: Fields, *, is_elsewhere: bool) -> tuple[str, SourceSpec]:
@@ -227,7 +277,7 @@ async def _require_rows(
         known = ", ".join(visible) or "none"
         raise RequestError(f"There is no table '{spec.table}'. Tables and views: {known}", 404)
     if not await compat.may_view_table(datasette, request.actor, database.name, spec.table):
-        raise Forbidden(f"You may not view the table '{spec.table}'")
+        raise Forbidden(f"You may not view the table '{spec.table}' (view-table)")
 
 
 def _tables_and_views(conn: sqlite3.Connection) -> list[str]:

@@ -1,7 +1,8 @@
 """Models page: ``/-/embed/models``, what SQL may pass to ``llm_embed()`` on this site.
 
-Layer 11: imports ``compat``, ``models`` and ``registry``. Shows names and numbers only, no
-key and no path: why a model is unavailable is for those who run the site.
+Layer 11: imports ``access``, ``budgets``, ``compat``, ``errors``, ``models`` and ``registry``.
+Shows names and numbers only, no key and no path: why a model is unavailable is for those who
+run the site. Which are closed depends on who asks.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from datasette import Forbidden, Response
 
-from .. import compat
+from .. import access, budgets, compat
+from ..errors import EmbedError, MissingKeyError
 from ..models import EmbeddingModel
 from ..registry import RegisteredModel, Registry, get_registry
 
@@ -24,17 +26,24 @@ EXAMPLE_SQL = """select llm_embed_cosine(
   llm_embed(:model, :second)
 ) as similarity"""
 EXAMPLE_TEXTS = {"first": "a dog chases a ball", "second": "puppies love to play"}
-UNAVAILABLE, AVAILABLE = "unavailable", "available"
+UNAVAILABLE, AVAILABLE, CLOSED = "unavailable", "available", "closed"
 
 
 async def models_page(request: Request, datasette: Datasette) -> Response:
     """Return the page of models, or its JSON twin."""
     if not await compat.may_view_instance(datasette, request.actor):
         raise Forbidden("You may not view this site")
-    shows_reasons = await compat.may_debug(datasette, request.actor)
-    # Building the registry calls other plugins: not on the event loop.
-    registry = await asyncio.get_running_loop().run_in_executor(None, get_registry, datasette)
-    models = describe_models(registry, shows_reasons=shows_reasons)
+    shows_reasons = await compat.may_debug(datasette, budgets.rightful(datasette, request.actor))
+    # Building the registry calls other plugins, and keys are in a file: not on the event loop.
+    registry = await asyncio.to_thread(get_registry, datasette)
+    models = await asyncio.to_thread(
+        describe_models, datasette, registry, shows_reasons=shows_reasons
+    )
+    for model in models:
+        if registry.find(model["id"]) and not await access.may_use_model(
+            datasette, request.actor, model["id"]
+        ):
+            model["state"] = CLOSED
     if request.url_vars.get("format"):
         return Response.json({"ok": True, "models": models})
     database = await _database_to_try(datasette, request.actor)
@@ -53,14 +62,17 @@ async def models_page(request: Request, datasette: Datasette) -> Response:
     return Response.html(page)
 
 
-def describe_models(registry: Registry, *, shows_reasons: bool) -> list[dict[str, Any]]:
+def describe_models(
+    datasette: Datasette, registry: Registry, *, shows_reasons: bool
+) -> list[dict[str, Any]]:
     """Return a JSON object per model, sorted by id, then what failed to register at all.
 
     Args:
+        datasette: whose config may have the keys.
         registry: the models to describe.
         shows_reasons: whether to say why one is unavailable; reasons may name paths.
     """
-    described = [_describe(entry, registry.unavailable) for entry in registry.list_models()]
+    described = [_describe(datasette, entry, registry) for entry in registry.list_models()]
     names = {model["id"] for model in described}
     described += [
         {**dict.fromkeys(described[0] if described else ("id",)), **_failed(name, reason)}
@@ -73,9 +85,9 @@ def describe_models(registry: Registry, *, shows_reasons: bool) -> list[dict[str
     return described
 
 
-def _describe(entry: RegisteredModel, unavailable: dict[str, str]) -> dict[str, Any]:
+def _describe(datasette: Datasette, entry: RegisteredModel, registry: Registry) -> dict[str, Any]:
     model = entry.model
-    reason = unavailable.get(model.model_id)
+    reason = registry.unavailable.get(model.model_id) or _why_no_key(datasette, model)
     return {
         "id": model.model_id,
         "aliases": list(entry.aliases),
@@ -87,6 +99,17 @@ def _describe(entry: RegisteredModel, unavailable: dict[str, str]) -> dict[str, 
         "state": AVAILABLE if reason is None else UNAVAILABLE,
         "reason": reason,
     }
+
+
+def _why_no_key(datasette: Datasette, model: EmbeddingModel) -> str | None:
+    """Return why there is no API key to call a model with, None if there is or needs none."""
+    try:
+        model.get_key(budgets.key_for(datasette, model))
+    except MissingKeyError as error:
+        return f"needs the key {model.needs_key}. {error}"
+    except EmbedError as error:
+        return str(error)
+    return None
 
 
 def _accepts(model: EmbeddingModel) -> list[str]:

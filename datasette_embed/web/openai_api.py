@@ -119,6 +119,9 @@ async def embeddings_view(request: Request, datasette: Datasette) -> str:
     require_method(request, "POST")
     asked = read_asked(await read_json(request, datasette))
     model = await find_model(datasette, asked.model)
+    # First of all: what the model can do is for those who may use it.
+    if not await access.may_use_model(datasette, request.actor, model.model_id):
+        raise ModelNotAllowedError(model.model_id)
     if asked.dimensions is not None and asked.dimensions != model.dimensions:
         raise FieldError(
             "dimensions",

@@ -15,7 +15,7 @@ from datasette.utils import tilde_encode
 
 from .. import compat, server
 from ..database import sqlite3
-from ..errors import InvalidVectorError, SourceError
+from ..errors import DimensionMismatchError, InvalidVectorError, SourceError
 from ..models import Kind, is_blank
 from ..records import CollectionRecord
 from ..sources import SourceSpec
@@ -24,7 +24,7 @@ from ..vectors import encode
 from .fields import Fields
 from .http import Answer, RequestError, json_view, read_json, require_method
 from .lookup import collection_of, database_of, find_model, read
-from .searching import nearest_in
+from .searching import find_entry, nearest_in
 
 if TYPE_CHECKING:
     from datasette import Request
@@ -57,16 +57,27 @@ async def similar_view(request: Request, datasette: Datasette) -> Answer:
     database = await database_of(request, datasette)
     record = await collection_of(request, datasette, database)
     question = await _question(request, datasette)
-    blob = await _query_blob(request, datasette, database, record, question)
-    found = await nearest_in(
-        datasette,
-        database.name,
-        record,
-        blob,
-        question.number,
-        without=question.entry_id,
-        prefix=question.prefix,
-    )
+    entry_id = question.entry_id
+    if entry_id is not None:
+        entry_id, blob = await find_entry(
+            database, record, entry_id, is_of_url=request.method == "GET"
+        )
+    else:
+        blob = await _query_blob(request, datasette, record, question)
+    try:
+        found = await nearest_in(
+            datasette,
+            database.name,
+            record,
+            blob,
+            question.number,
+            without=entry_id,
+            prefix=question.prefix,
+        )
+    except (DimensionMismatchError, InvalidVectorError) as error:
+        if question.blob is None:
+            raise
+        raise RequestError(_about_vector(error)) from error
     hits = [
         hit for hit in found.hits if question.min_score is None or hit.score >= question.min_score
     ]
@@ -96,7 +107,7 @@ async def _question(request: Request, datasette: Datasette) -> Question:
         fields = Fields(await read_json(request, datasette))
         fields.refuse_others(*_FIELDS)
     else:
-        fields = Fields.of_query(request)
+        fields = Fields.of_query(request, *_FIELDS)
         if "vector" in fields.values:
             raise RequestError("Send 'vector' with POST: it is too long for a URL")
     given = [name for name in ("q", "id", "vector") if fields.values.get(name) is not None]
@@ -130,18 +141,17 @@ def _blob_of(value: Any) -> bytes:
         raise RequestError(f"'vector': {error}") from error
 
 
+def _about_vector(error: DimensionMismatchError | InvalidVectorError) -> str:
+    if isinstance(error, InvalidVectorError):
+        return f"'vector': {error}"
+    return f"'vector' has {error.actual} dimensions, those of the collection have {error.expected}"
+
+
 async def _query_blob(
-    request: Request,
-    datasette: Datasette,
-    database: Database,
-    record: CollectionRecord,
-    question: Question,
+    request: Request, datasette: Datasette, record: CollectionRecord, question: Question
 ) -> bytes:
     if question.blob is not None:
         return question.blob
-    if question.entry_id is not None:
-        entry_id = question.entry_id
-        return await read(database, lambda conn: Store(conn).get_embedding(record, entry_id))
     model = await find_model(datasette, record.model_id)
     record.check_current(model)
     (blob,) = await server.embed_for(

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..database import sqlite3
-from ..errors import CollectionNotFoundError, ModelMismatchError
+from ..errors import CollectionNotFoundError, EntryNotFoundError, ModelMismatchError
 from ..records import CollectionRecord
 from ..searching.exact import Hits
 from ..searching.exact import nearest as scan
@@ -66,6 +67,34 @@ async def nearest_in(
         return matrices.nearest(file, store, current, query_blob, k, without=without, prefix=prefix)
 
     return await read(db, search)
+
+
+async def find_entry(
+    database: Database, record: CollectionRecord, entry_id: str, *, is_of_url: bool
+) -> tuple[str, bytes]:
+    """Return the id of an entry, and its vector.
+
+    Args:
+        is_of_url: whether the id came in a query string. There a + is a space, but not to
+            somebody who copies the address of a row.
+
+    Raises:
+        EntryNotFoundError: the collection has no such entry.
+    """
+
+    def find(conn: sqlite3.Connection) -> tuple[str, bytes]:
+        store = Store(conn)
+        try:
+            return entry_id, store.get_embedding(record, entry_id)
+        except EntryNotFoundError:
+            meant = entry_id.replace(" ", "+")
+            if not is_of_url or meant == entry_id:
+                raise
+            with suppress(EntryNotFoundError):
+                return meant, store.get_embedding(record, meant)
+            raise
+
+    return await read(database, find)
 
 
 def _current(store: Store, record: CollectionRecord) -> CollectionRecord:

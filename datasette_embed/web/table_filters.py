@@ -1,9 +1,9 @@
 """Table filters: ``?_similar=`` and ``?_similar_to=`` on the page of a table.
 
-Layer 11: imports ``access``, ``database``, ``errors``, ``models``, ``records``, ``server``,
-``sources`` and ``store``. The rows found reach SQL as a list of keys, so that facets, counts
-and pages of one request run the filter again without a search. How a row is named by the
-key of its entry is the concern of ``row_keys``.
+Layer 11: imports ``access``, ``database``, ``errors``, ``models``, ``records``, ``runner``,
+``server``, ``sources`` and ``store``. The rows found reach SQL as a list of keys, so that
+facets, counts and pages of one request run the filter again without a search. How a row is
+named by the key of its entry is the concern of ``row_keys``.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from datasette.filters import FilterArguments
 from datasette.views.base import DatasetteError
+from markupsafe import escape
 
 from .. import access, server
 from ..database import sqlite3
 from ..errors import EmbedError, SourceError
 from ..models import Kind, is_blank
 from ..records import CollectionRecord
+from ..runner.rows import told_rows_database
+from ..runner.site import Site
 from ..sources import SourceSpec
-from ..store import Store
 from .http import RequestError, describe_error
 from .lookup import find_model, read
 from .row_keys import RowKey
-from .searching import nearest_in
+from .searching import find_entry, nearest_in
 
 if TYPE_CHECKING:
     from datasette import Request
@@ -77,7 +79,9 @@ def similar_filter(
     text, entry_id = request.args.get("_similar"), request.args.get("_similar_to")
     # A form sends the fields that nobody filled in.
     if is_blank(text or "") and not entry_id:
-        return None
+        others = {"_similar_number", "_similar_collection"} & set(request.args)
+        if not others or text is not None or entry_id is not None:
+            return None
     return _condition_or_page(datasette, request, database, table)
 
 
@@ -89,12 +93,21 @@ async def _condition_or_page(
         return await _condition(datasette, request, database, table)
     except EmbedError as error:
         status, message, _ = describe_error(request, datasette, error)
-        raise DatasetteError(message, status=status, title="Rows by meaning") from error
+        is_page = not request.url_vars.get("format")
+        if is_page:
+            url = datasette.urls.table(database, table)
+            back = f'<a href="{escape(url)}">All rows of {escape(table)}</a>'
+            message = f"{escape(message)}<br>{back}"
+        raise DatasetteError(
+            message, status=status, title="Rows by meaning", message_is_html=is_page
+        ) from error
 
 
 async def _condition(datasette: Datasette, request: Request, database: str, table: str) -> Any:
     asked = read_arguments(request)
-    choices = await list_choices(datasette, request.actor, database, table)
+    if asked.text is None and asked.entry_id is None:
+        raise RequestError("Say which rows: _similar (a text) or _similar_to (a row's id)")
+    choices = await list_choices(datasette, request.actor, database, table, asked.collection)
     chosen = choose(choices, database, table, asked.collection)
     if asked.text is not None:
         model = await find_model(datasette, chosen.record.model_id)
@@ -102,9 +115,10 @@ async def _condition(datasette: Datasette, request: Request, database: str, tabl
         [blob] = await server.embed_for(datasette, request, model, [asked.text], kind=Kind.QUERY)
     else:
         holder = datasette.get_database(chosen.database)
-        blob = await read(
-            holder, lambda conn: Store(conn).get_embedding(chosen.record, str(asked.entry_id))
+        entry_id, blob = await find_entry(
+            holder, chosen.record, str(asked.entry_id), is_of_url=True
         )
+        asked = replace(asked, entry_id=entry_id)
     found = await nearest_in(
         datasette, chosen.database, chosen.record, blob, asked.number, without=asked.entry_id
     )
@@ -156,9 +170,13 @@ def read_arguments(request: Request) -> Asked:
 
 
 async def list_choices(
-    datasette: Datasette, actor: Actor, database: str, table: str
+    datasette: Datasette, actor: Actor, database: str, table: str, named: str | None = None
 ) -> list[Choice]:
-    """Return the collections made from a table that an actor may see, those of its file first."""
+    """Return the collections made from a table that an actor may see, those of its file first.
+
+    Of another file only one that this site was asked to make of this database's rows, or that
+    the visitor names with its database: any file can say that it is made of such a table.
+    """
     others = [name for name in datasette.databases if name not in (database, "_internal")]
     choices = []
     for holder in (database, *others):
@@ -174,9 +192,24 @@ async def list_choices(
             spec = _find_spec(record)
             if spec is None or (spec.table or "").lower() != table.lower():
                 continue
-            if spec.is_elsewhere == (holder != database):
-                choices.append(Choice(holder, record, spec))
+            choice = Choice(holder, record, spec)
+            if spec.is_elsewhere != (holder != database):
+                continue
+            if (
+                holder == database
+                or (named or "").lower() == choice.full_name.lower()
+                or await _told_rows_database(datasette, choice) == database
+            ):
+                choices.append(choice)
     return choices
+
+
+async def _told_rows_database(datasette: Datasette, choice: Choice) -> str | None:
+    site = Site(datasette)
+    return await read(
+        datasette.get_database(choice.database),
+        lambda conn: told_rows_database(site, conn, choice.database, choice.record),
+    )
 
 
 def _find_spec(record: CollectionRecord) -> SourceSpec | None:
