@@ -94,11 +94,10 @@ def refuse_foreign(conn: sqlite3.Connection, path: str, remedy: str = SEPARATE_F
     Raises:
         SourceError: naming the table and the way out.
     """
-    kinds = {}
-    for name in _NEEDED_COLUMNS:
-        sql = "select type from sqlite_master where lower(name) = ?"
-        if found := conn.execute(sql, (name,)).fetchone():
-            kinds[name] = found[0]
+    # One statement sees one moment: between two of them another process may make the tables.
+    marks = ", ".join("?" * len(_NEEDED_COLUMNS))
+    sql = f"select lower(name), type from sqlite_master where lower(name) in ({marks})"
+    kinds = dict(conn.execute(sql, tuple(_NEEDED_COLUMNS)))
     for name, kind in kinds.items():
         # LLM makes both tables at once: one of them alone is somebody else's.
         is_alone = len(kinds) == 1

@@ -205,6 +205,27 @@ def test_ensure_schema_only_one_of_llms_tables_refused_unchanged(tmp_path, table
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("moment", range(1, 6))
+def test_refuse_foreign_tables_made_between_its_looks_are_ours(tmp_path, moment):
+    """Another process makes the two tables just before the nth statement."""
+    path = str(tmp_path / "a.db")
+    statements = []
+
+    def trace(statement):
+        statements.append(statement)
+        if len(statements) == moment:
+            with closing(open_database(path, writable=True)) as other:
+                schema.ensure_schema(other, path)
+
+    execute(path, "create table rows_of_a_user (a)")
+    with closing(open_database(path, writable=True)) as conn:
+        conn.set_trace_callback(trace)
+        schema.refuse_foreign(conn, path)
+        conn.set_trace_callback(None)
+        schema.refuse_foreign(conn, path)
+    assert statements
+
+
 def test_ensure_schema_several_processes_at_once_all_succeed(tmp_path):
     """Four processes that open one new file make one set of tables."""
     path = tmp_path / "new.db"
