@@ -274,10 +274,14 @@ async def test_body_of_whoever_may_make_nothing_is_not_read(make_api_site, path)
         assert message == f"'into': there is no database '{name}' that you may view"
 
 
-async def test_maker_of_another_database_may_put_vectors_there(make_api_site, tmp_path):
-    """What it takes is the permission on the database of the vectors."""
-    allowed = {"vectors": {"permissions": {"embed-create": {"id": "plain"}}}}
-    site = make_api_site(databases={"data": {}, **allowed}, config={"allow_create": None})
+@pytest.mark.parametrize("allowed", ["data", "vectors"])
+async def test_permission_it_takes_is_that_on_the_database_of_the_vectors(
+    make_api_site, tmp_path, allowed
+):
+    """Whoever may make collections in the other database makes none there, nor reverse."""
+    databases = {"data": {}, "vectors": {}}
+    databases[allowed] = {"permissions": {"embed-create": {"id": "plain"}}}
+    site = make_api_site(databases=databases, config={"allow_create": None})
     if not hasattr(site.datasette, "allowed"):
         pytest.skip("Datasette 0.65 has no such config")
     other = make_file(tmp_path / "vectors.db", "create table x (y)")
@@ -285,10 +289,17 @@ async def test_maker_of_another_database_may_put_vectors_there(make_api_site, tm
         type(site.datasette.databases["data"])(site.datasette, path=str(other), is_mutable=True)
     )
     await site.datasette.refresh_schemas()
-    response = await site.post(NEW, {**POSTS, "into": "vectors"}, PLAIN)
-    assert response.status_code == 201, response.text
-    await site.settled()
-    assert error_of(await site.post(NEW, POSTS, PLAIN), 403) == MAY_NOT_MAKE
+    for into in ("data", "vectors"):
+        response = await site.post(NEW, {**POSTS, "into": into}, PLAIN)
+        if into == allowed:
+            assert response.status_code == 201, response.text
+        else:
+            message = MAY_NOT_MAKE.replace("'data'", f"'{into}'")
+            assert error_of(response, 403) == message
+        await site.settled()
+    has_them = "select 1 from sqlite_master where name = 'embeddings'"
+    holders = [path for path in (site.path, other) if site.rows(has_them, path=path)]
+    assert holders == [site.path if allowed == "data" else other]
 
 
 @pytest.mark.parametrize("path", [NEW, ESTIMATE])
