@@ -52,7 +52,7 @@ class Admission:
         check: raises it if so many calls would be too many, and counts nothing.
     """
 
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
     characters: int | None = None
     spend: Callable[[], None] | None = None
     check: Callable[[int], None] | None = None

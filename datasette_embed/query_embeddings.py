@@ -1,11 +1,11 @@
 """QueryEmbeddings: the vector of one text that somebody searches for, embedded once.
 
-Layer 5: imports ``errors``, ``models``, ``settings``, ``threads`` and ``vectors``. A SQL
-function runs on one of few threads and may be evaluated often, so: vectors are cached for
-the whole process; requests for one text share one computation; a computation has its own
-daemon thread, goes on when the query that asked for it is given up, and fills the cache;
-and when all but one of the SQL threads wait for slow models, for one text or for several,
-the next request fails instead of waiting. Embedding whole tables does not belong here.
+Layer 5: imports ``errors``, ``models``, ``redaction``, ``settings``, ``threads`` and
+``vectors``. A SQL function runs on one of few threads and may be evaluated often, so: vectors
+are cached for the whole process; requests for one text share one computation; a computation
+has its own daemon thread, goes on when the query that asked for it is given up, and fills the
+cache; and when all but one of the SQL threads wait for slow models, for one text or for
+several, the next request fails instead of waiting. Embedding whole tables does not belong here.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from time import monotonic
 
 from .errors import BusyError, EmbedError, EmbedTimeoutError, UnreadableTextError
 from .models import EmbeddingModel, Item, Kind, Reading, embed_items
+from .redaction import forget_locals
 from .settings import Settings
 from .threads import start_thread
 
@@ -297,6 +298,7 @@ def _size(cache_key: Key, blob: bytes) -> int:
 
 def _log_detail(error: BaseException) -> None:
     """Log what the message of an error holds back from the user of a query."""
+    forget_locals(error)
     if isinstance(error, EmbedError) and error.detail != str(error):
         logger.error("%s", error.detail, exc_info=error.__cause__)
 

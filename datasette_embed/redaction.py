@@ -12,6 +12,7 @@ import json
 import os
 import re
 import threading
+import traceback
 from collections import OrderedDict
 from urllib.parse import quote, quote_plus
 
@@ -128,6 +129,17 @@ def _scrubbed(error: BaseException, seen: dict[int, BaseException]) -> BaseExcep
     return clean
 
 
+def forget_locals(error: BaseException) -> None:
+    """Let go of the local variables of every frame that an error and its chain went through.
+
+    A model's own code has the key in its variables, and Datasette prints the variables of all
+    frames of an error where the package rich is installed, as services that collect errors do.
+    Frames that still run keep theirs.
+    """
+    for link in (error, *_chain(error)):
+        traceback.clear_frames(link.__traceback__)
+
+
 def _is_clean(error: BaseException) -> bool:
     return all(redacted(text) == text for text in _texts(error))
 
@@ -143,14 +155,20 @@ def _texts(error: BaseException) -> list[str]:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
+    """Return the causes, contexts and members of groups below an exception, each once."""
     found: list[BaseException] = []
-    queue: list[BaseException | None] = [error.__cause__, error.__context__]
+    queue = _next_links(error)
     while queue:
         current = queue.pop()
-        if current is not None and current not in found:
+        if current not in found:
             found.append(current)
-            queue += [current.__cause__, current.__context__]
+            queue += _next_links(current)
     return found
+
+
+def _next_links(error: BaseException) -> list[BaseException]:
+    links = (error.__cause__, error.__context__, *getattr(error, "exceptions", ()))
+    return [link for link in links if isinstance(link, BaseException)]
 
 
 def _said(error: BaseException, how: type[str] | object) -> str:
