@@ -150,10 +150,10 @@ def _run(function: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Resul
         forget_locals(error)
         raise
     except BaseException as error:
-        # A cursor among them is to go here. Such an error often ends in a reference cycle, from
-        # which the garbage collector frees a cursor in any thread, which then waits for that
-        # cursor's connection; and if that is in use by a query that waits for a model, the
-        # thread may be the very one the model needs.
+        # A cursor is among them. Such an error often ends in a reference cycle, from which the
+        # garbage collector frees it in any thread, which then waits for its connection; and if
+        # that is in use by a query that waits for a model, the thread may be the very one the
+        # model needs.
         forget_locals(error)
         raise
     finally:

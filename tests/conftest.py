@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasette import handle_exception, hookimpl
+from datasette import hookimpl
 from datasette.app import Datasette
 from datasette.plugins import pm
 
@@ -32,7 +32,7 @@ def user_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     for name in ("LLM_EMBEDDING_MODEL", "LLM_EMBEDDINGS_DB"):
         monkeypatch.delenv(name, raising=False)
     # Where rich is installed, Datasette prints every error with it, which takes half a second.
-    monkeypatch.setattr(handle_exception, "rich", None)
+    monkeypatch.setattr("datasette.handle_exception.rich", None)
     registry_module.forget_registries()
     PROCESS_QUERIES.clear()
     monkeypatch.setattr(redaction, "_secrets", redaction.OrderedDict())
