@@ -16,13 +16,14 @@ import functools
 import logging
 import re
 import threading
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .errors import EmbedError
-from .redaction import forget_locals, scrubbed
+from .redaction import scrubbed
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -147,14 +148,26 @@ def _run(function: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Resul
         message = _thread.call.error_message
         if message and error.args and GENERIC_MESSAGE.fullmatch(str(error.args[0])):
             error.args = (message,)
-        forget_locals(error)
+        _release_frames(error)
         raise
     except BaseException as error:
-        # A cursor is among them. Such an error often ends in a reference cycle, from which the
-        # garbage collector frees it in any thread, which then waits for its connection; and if
-        # that is in use by a query that waits for a model, the thread may be the very one the
-        # model needs.
-        forget_locals(error)
+        _release_frames(error)
         raise
     finally:
         _thread.call = outer
+
+
+def _release_frames(error: BaseException) -> None:
+    """Let go of what the frames of a failed query hold, its cursor above all.
+
+    Such an error often ends in a reference cycle. A cursor in it would be freed by the
+    garbage collector, in any thread, which then waits for that cursor's connection; and if
+    the connection is in use by a query that waits for a model, that thread may be the very
+    one the model needs.
+    """
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        traceback.clear_frames(current.__traceback__)
+        current = current.__cause__ or current.__context__

@@ -21,7 +21,7 @@ from time import monotonic
 
 from .errors import BusyError, EmbedError, EmbedTimeoutError, UnreadableTextError
 from .models import EmbeddingModel, Item, Kind, Reading, embed_items
-from .redaction import forget_locals
+from .redaction import formatted
 from .settings import Settings
 from .threads import start_thread
 
@@ -298,9 +298,9 @@ def _size(cache_key: Key, blob: bytes) -> int:
 
 def _log_detail(error: BaseException) -> None:
     """Log what the message of an error holds back from the user of a query."""
-    forget_locals(error)
     if isinstance(error, EmbedError) and error.detail != str(error):
-        logger.error("%s", error.detail, exc_info=error.__cause__)
+        cause = [formatted(error.__cause__)] if error.__cause__ else []
+        logger.error("%s", "\n".join([error.detail, *cause]))
 
 
 def _computed(model: EmbeddingModel, content: Item, kind: Kind, key: str | None) -> bytes:

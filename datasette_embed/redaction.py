@@ -129,15 +129,24 @@ def _scrubbed(error: BaseException, seen: dict[int, BaseException]) -> BaseExcep
     return clean
 
 
-def forget_locals(error: BaseException) -> None:
-    """Let go of the local variables of every frame that an error and its chain went through.
+def formatted(error: BaseException) -> str:
+    """Return an error with its traceback and its chain as the log shows it, without keys.
+
+    For the log in place of ``exc_info``, which hands over the frames themselves.
+    """
+    return "".join(traceback.format_exception(scrubbed(error))).rstrip()
+
+
+def forget_frames(error: BaseException) -> None:
+    """Let go of the frames that an error and its chain went through.
 
     A model's own code has the key in its variables, and Datasette prints the variables of all
     frames of an error where the package rich is installed, as services that collect errors do.
-    Frames that still run keep theirs.
+    The frames themselves are not touched: all who wait for one text are given the same error,
+    and some of its frames may be theirs and go on.
     """
     for link in (error, *_chain(error)):
-        traceback.clear_frames(link.__traceback__)
+        link.__traceback__ = None
 
 
 def _is_clean(error: BaseException) -> bool:

@@ -31,7 +31,7 @@ from .errors import (
 from .executor import wrap_executor
 from .models import EmbeddingModel, Item, Kind, is_blank
 from .query_embeddings import GRACE_SECONDS, PROCESS_QUERIES, Limits
-from .redaction import forget_locals, keep_secret, redacted
+from .redaction import forget_frames, formatted, keep_secret, redacted
 from .registry import Registry, get_registry
 from .settings import KEYS_PREFIX, PLUGIN_NAME, get_settings
 from .threads import start_thread
@@ -300,7 +300,9 @@ async def _in_daemon_thread(work: Callable[[], Result]) -> Result:
         try:
             outcome = partial(settle, future.set_result, work())
         except BaseException as error:
-            forget_locals(error)
+            if not isinstance(error, EmbedError):
+                logger.error("embedding for a request failed:\n%s", formatted(error))
+            forget_frames(error)
             outcome = partial(settle, future.set_exception, error)
         with suppress(RuntimeError):  # the loop is closed: the server has stopped
             loop.call_soon_threadsafe(outcome)

@@ -6,14 +6,16 @@ errors send them away. So none of them may hold an API key.
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 
 import pytest
 import pytest_asyncio
 from datasette import hookimpl
 
-from datasette_embed import EmbeddingModel
-from datasette_embed.redaction import forget_locals
+from datasette_embed import EmbeddingModel, server
+from datasette_embed.errors import ProviderError
+from datasette_embed.redaction import forget_frames
 from tests.api_site import ROOT
 from tests.conftest import ModelsPlugin
 
@@ -57,17 +59,16 @@ def links(error):
 
 
 def frames_with_the_key(error):
-    """Return where the key stands in a variable, and in how many frames that was looked for."""
-    found, looked = [], 0
+    """Return where the key stands in a variable."""
+    found = []
     for link in links(error):
         for frame, line in traceback.walk_tb(link.__traceback__):
-            looked += 1
             for variable, value in frame.f_locals.items():
                 if KEY in repr(value):
                     found.append(
                         f"{frame.f_code.co_filename}:{line} {frame.f_code.co_name}: {variable}"
                     )
-    return found, looked
+    return found
 
 
 @pytest_asyncio.fixture
@@ -93,7 +94,7 @@ async def keyed(make_api_site, add_plugin):
         ("GET", "/data/posts.json?_similar=a+dog", None),
         ("GET", "/data/-/embed/c/posts/similar.json?q=a+dog", None),
         ("GET", "/data?sql=select+llm_embed('keyed',+'a+dog')", None),
-        ("GET", "/data/-/query.json?sql=select+llm_embed('keyed',+'a+dog')", None),
+        ("GET", "/data.json?sql=select+llm_embed('keyed',+'a+dog')", None),
         ("POST", "/-/embed/v1/embeddings", {"model": "keyed", "input": ["a dog", "a cat"]}),
     ],
 )
@@ -107,43 +108,68 @@ async def test_no_frame_of_a_failed_request_holds_the_key(keyed, caplog, method,
     assert response.status_code >= 400 or "failed" in response.text
     logged = [record.exc_info[1] for record in caplog.records if record.exc_info]
     errors = [error for error in (*witness.errors, *logged) if error is not None]
-    results = [frames_with_the_key(error) for error in errors]
-    assert sum(looked for _, looked in results) > 0
-    assert [where for found, _ in results for where in found] == []
+    assert [where for error in errors for where in frames_with_the_key(error)] == []
+    assert "in embed_batch" in caplog.text and "the server said no" in caplog.text
     assert KEY not in response.text + caplog.text
 
 
-def test_forget_locals_causes_contexts_and_members():
-    """Nothing that ends has variables left; a frame that goes on keeps its own."""
+def test_forget_frames_causes_contexts_and_members():
+    """No frame is left in any of them; texts and chains stay."""
 
-    def fail(key, error):
-        raise error(key[:2])
-
-    def fail_twice(key):
+    def fail(key):
         try:
-            fail(key, ValueError)
+            raise ValueError(key[:2])
         except ValueError as error:
             raise KeyError("b") from error
 
     caught = []
     for _ in range(2):
         try:
-            fail_twice(KEY)
+            fail(KEY)
         except KeyError as error:
             caught.append(error)
     group = ExceptionGroup("several", caught)
-    here = KEY
-    assert all(frames_of_fail(error) for error in caught)
-    forget_locals(group)
-    assert not any(frames_of_fail(error) for error in caught)
-    assert here == KEY
+    assert all(frames_with_the_key(error) for error in caught)
+    forget_frames(group)
+    assert [frames_with_the_key(error) for error in caught] == [[], []]
+    assert [repr(error.__cause__) for error in caught] == ["ValueError('sk')"] * 2
 
 
-def frames_of_fail(error):
-    """Return the names of the frames of the test's own functions that hold the key."""
-    return [
-        frame.f_code.co_name
-        for link in links(error)
-        for frame, _ in traceback.walk_tb(link.__traceback__)
-        if frame.f_code.co_name.startswith("fail") and KEY in repr(frame.f_locals)
-    ]
+@pytest.mark.asyncio
+async def test_forgetting_ends_nobody_who_is_handling_the_same_error():
+    """All who wait for one text are given one error, and each handles it in its own time."""
+    shared = ProviderError("keyed", "refused")
+    goes_on = asyncio.Event()
+
+    def fail():
+        raise shared
+
+    async def handle():
+        try:
+            await server._in_daemon_thread(fail)
+        except ProviderError as error:
+            await goes_on.wait()
+            return str(error)
+
+    first = asyncio.create_task(handle())
+    while shared.__traceback__ is None:
+        await asyncio.sleep(0.001)
+    with pytest.raises(ProviderError):
+        await server._in_daemon_thread(fail)
+    goes_on.set()
+    async with asyncio.timeout(5):
+        assert await first == "keyed: refused"
+
+
+@pytest.mark.asyncio
+async def test_mistake_of_ours_is_in_the_log_with_its_traceback(caplog):
+    """Its frames are gone from what Datasette gets."""
+
+    def mistaken():
+        raise ZeroDivisionError("of ours")
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        await server._in_daemon_thread(mistaken)
+    assert "in mistaken" in caplog.text and "ZeroDivisionError: of ours" in caplog.text
+    names = [frame.f_code.co_name for frame, _ in traceback.walk_tb(caught.tb)]
+    assert "mistaken" not in names
