@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
@@ -128,6 +128,7 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
         isolation_level=None,
         timeout=BUSY_TIMEOUT_SECONDS,
         check_same_thread=False,
+        factory=_Reader if "mode=ro" in options else sqlite3.Connection,
     )
     try:
         conn.execute("select count(*) from sqlite_master").fetchone()
@@ -135,6 +136,41 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
         conn.close()
         raise
     return conn
+
+
+#: Seconds a reader waits, try after try, for another connection to finish a rollback.
+_ROLLBACK_WAITS = (0.0, 0.001, 0.01, 0.1)
+
+
+class _ReaderCursor(sqlite3.Cursor):  # type: ignore[misc]  # either module
+    """Tries again what SQLite refuses because another connection is rolling back.
+
+    A reader that sees a journal, and by the time it looks at the lock the writer has rolled
+    back and let go, takes the journal for that of a killed program, which only a writer may
+    undo (``SQLITE_READONLY_ROLLBACK``). Nothing was read yet, so trying again is safe.
+    """
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        for seconds in _ROLLBACK_WAITS:
+            try:
+                return super().execute(*args)
+            except sqlite3.OperationalError as error:
+                # By the words: pysqlite3 of old gives no code. A real attempt to write says
+                # the same, and is refused a moment later.
+                if "readonly database" not in str(error):
+                    raise
+            sleep(seconds)
+        return super().execute(*args)
+
+
+class _Reader(sqlite3.Connection):  # type: ignore[misc]  # either module
+    """A connection that cannot write."""
+
+    def cursor(self, factory: type[sqlite3.Cursor] = _ReaderCursor) -> sqlite3.Cursor:
+        return super().cursor(factory)
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        return self.cursor().execute(*args)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
@@ -393,6 +395,56 @@ def test_open_database_half_written_by_a_killed_program_is_read(tmp_path):
     with closing(open_database(tmp_path / "killed.db")) as conn:
         assert conn.execute("select x from t").fetchall() == [("before",)]
     assert not (tmp_path / "killed.db-journal").exists()
+
+
+def test_reader_during_rollbacks_reads_on(db):
+    """SQLite takes a journal just let go for a killed program's; 20 errors a second without."""
+    end = time.monotonic() + 1.5
+
+    def roll_back():
+        with closing(open_database(db, writable=True)) as conn:
+            while time.monotonic() < end:
+                check_writable(conn)
+                time.sleep(0.0002)
+
+    def read(_):
+        with closing(open_database(db)) as conn:
+            while time.monotonic() < end:
+                assert conn.execute("select x from t").fetchall() == [(1,)]
+                assert conn.cursor().execute("select x from t").fetchall() == [(1,)]
+
+    with ThreadPoolExecutor(4) as pool:
+        writer = pool.submit(roll_back)
+        list(pool.map(read, range(3)))
+        writer.result()
+
+
+@pytest.mark.parametrize("tries", range(1, len(database._ROLLBACK_WAITS) + 1))
+def test_reader_tries_again_until_the_journal_is_gone(db, monkeypatch, tries):
+    """As often as there are waits."""
+    journal = db.with_name("a.db-journal")
+    waits = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        if len(waits) == tries:
+            journal.unlink()
+
+    monkeypatch.setattr(database, "sleep", wait)
+    with closing(open_database(db)) as conn:
+        journal.write_bytes(b"a journal to SQLite, which looks at the first byte")
+        assert conn.execute("select x from t").fetchall() == [(1,)]
+    assert waits == list(database._ROLLBACK_WAITS[:tries])
+
+
+def test_reader_journal_that_stays_is_an_error_until_a_writer_undoes_it(db):
+    """A reader cannot."""
+    with closing(open_database(db)) as conn, closing(open_database(db, writable=True)) as writer:
+        db.with_name("a.db-journal").write_bytes(b"a journal")
+        with pytest.raises(sqlite3.OperationalError, match="readonly database"):
+            conn.execute("select x from t")
+        assert writer.execute("select x from t").fetchall() == [(1,)]
+        assert conn.execute("select x from t").fetchall() == [(1,)]
 
 
 def test_patient_waits_longer_inside_and_as_before_after(db):
