@@ -148,7 +148,7 @@ def test_claim_deleted_job_refused(conn, records):
     ("owner", "heartbeat", "is_alive"),
     [
         ("{here}:{parent}:x", -1, True),
-        ("{here}:{parent}:x", 1 - LEASE_SECONDS, True),
+        ("{here}:{parent}:x", 10 - LEASE_SECONDS, True),
         ("{here}:{parent}:x", -1 - LEASE_SECONDS, False),
         ("{here}:{dead}:x", -1, False),
         # A container started again: the same host, the same number, another process.
