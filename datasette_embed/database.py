@@ -18,7 +18,7 @@ from urllib.parse import quote
 # than the standard library's, so everybody takes the module from here.
 from datasette.utils.sqlite import sqlite3
 
-from .errors import DatabaseLockedError, EmbedError, SourceError
+from .errors import DatabaseLockedError, EmbedError, SourceError, is_rollback
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -28,6 +28,7 @@ MEMORY = ":memory:"
 DatabaseLike: TypeAlias = "Database | sqlite3.Connection | str | Path"
 
 __all__ = [
+    "Connection",
     "DatabaseLike",
     "DeadlineError",
     "adopt_database",
@@ -128,7 +129,7 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
         isolation_level=None,
         timeout=BUSY_TIMEOUT_SECONDS,
         check_same_thread=False,
-        factory=_Reader if "mode=ro" in options else sqlite3.Connection,
+        factory=Connection,
     )
     try:
         conn.execute("select count(*) from sqlite_master").fetchone()
@@ -138,16 +139,14 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
     return conn
 
 
-#: Seconds a reader waits, try after try, for another connection to finish a rollback.
+#: Seconds to wait, try after try, for another connection to finish a rollback.
 _ROLLBACK_WAITS = (0.0, 0.001, 0.01, 0.1)
 
 
-class _ReaderCursor(sqlite3.Cursor):  # type: ignore[misc]  # either module
+class _Cursor(sqlite3.Cursor):  # type: ignore[misc]  # either module
     """Tries again what SQLite refuses because another connection is rolling back.
 
-    A reader that sees a journal, and by the time it looks at the lock the writer has rolled
-    back and let go, takes the journal for that of a killed program, which only a writer may
-    undo (``SQLITE_READONLY_ROLLBACK``). Nothing was read yet, so trying again is safe.
+    See ``errors.is_rollback``. Nothing was read yet, so trying again is safe.
     """
 
     def execute(self, *args: Any) -> sqlite3.Cursor:
@@ -155,18 +154,19 @@ class _ReaderCursor(sqlite3.Cursor):  # type: ignore[misc]  # either module
             try:
                 return super().execute(*args)
             except sqlite3.OperationalError as error:
-                # By the words: pysqlite3 of old gives no code. A real attempt to write says
-                # the same, and is refused a moment later.
-                if "readonly database" not in str(error):
+                if not is_rollback(error):
                     raise
             sleep(seconds)
         return super().execute(*args)
 
 
-class _Reader(sqlite3.Connection):  # type: ignore[misc]  # either module
-    """A connection that cannot write."""
+class Connection(sqlite3.Connection):  # type: ignore[misc]  # either module
+    """A connection that another one's rollback does not disturb.
 
-    def cursor(self, factory: type[sqlite3.Cursor] = _ReaderCursor) -> sqlite3.Cursor:
+    That matters where it may not write: it was opened so, or nobody may write to the file.
+    """
+
+    def cursor(self, factory: type[sqlite3.Cursor] = _Cursor) -> sqlite3.Cursor:
         return super().cursor(factory)
 
     def execute(self, *args: Any) -> sqlite3.Cursor:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from .errors import EmbedError
+from .errors import EmbedError, is_rollback
 from .redaction import scrubbed
 
 if TYPE_CHECKING:
@@ -143,6 +143,13 @@ def _run(function: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Resul
 
     outer, _thread.call = _thread.call, Call()
     try:
+        try:
+            return function(*args, **kwargs)
+        except sqlite3.OperationalError as error:
+            if not is_rollback(error):
+                raise
+            _release_frames(error)
+        # Over by now: what Datasette has a pool for only reads, and can be read again.
         return function(*args, **kwargs)
     except sqlite3.OperationalError as error:
         message = _thread.call.error_message

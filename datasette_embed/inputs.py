@@ -19,7 +19,7 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, cast
 from urllib.parse import quote
 
-from .database import open_database, quoted, sqlite3, translated
+from .database import Connection, open_database, quoted, sqlite3, translated
 from .errors import SourceError
 from .input_files import InputFormat, Record, check_encoding, decoded, open_text, read_records
 from .input_rows import AS_IT_IS, WINDOW_BYTES, Shape, checked, id_of, json_of, text_of, windows
@@ -316,7 +316,9 @@ def open_query(
             conn = stack.enter_context(closing(open_database(database)))
         else:
             # As a URI, or the URIs of attached files would be taken for names.
-            conn = sqlite3.connect("file::memory:", uri=True, isolation_level=None)
+            conn = sqlite3.connect(
+                "file::memory:", uri=True, isolation_level=None, factory=Connection
+            )
             stack.enter_context(closing(conn))
         for alias, path in attached:
             # Its messages for a file that is missing, locked or no database.

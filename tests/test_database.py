@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 
-from datasette_embed import database
+from datasette_embed import database, inputs
 from datasette_embed.database import (
     adopt_database,
     check_writable,
@@ -398,7 +399,7 @@ def test_open_database_half_written_by_a_killed_program_is_read(tmp_path):
 
 
 def test_reader_during_rollbacks_reads_on(db):
-    """SQLite takes a journal just let go for a killed program's; 20 errors a second without."""
+    """SQLite takes a journal just let go for a killed program's; dozens of errors without."""
     end = time.monotonic() + 1.5
 
     def roll_back():
@@ -419,22 +420,48 @@ def test_reader_during_rollbacks_reads_on(db):
         writer.result()
 
 
-@pytest.mark.parametrize("tries", range(1, len(database._ROLLBACK_WAITS) + 1))
-def test_reader_tries_again_until_the_journal_is_gone(db, monkeypatch, tries):
-    """As often as there are waits."""
-    journal = db.with_name("a.db-journal")
-    waits = []
+@pytest.fixture
+def waits(db, monkeypatch):
+    """The seconds waited so far; the journal goes after ``tries`` of them."""
+    waits = SimpleNamespace(made=[], tries=1)
 
     def wait(seconds):
-        waits.append(seconds)
-        if len(waits) == tries:
-            journal.unlink()
+        waits.made.append(seconds)
+        if len(waits.made) == waits.tries:
+            db.with_name("a.db-journal").unlink()
 
     monkeypatch.setattr(database, "sleep", wait)
+    return waits
+
+
+@pytest.mark.parametrize("tries", range(1, len(database._ROLLBACK_WAITS) + 1))
+def test_reader_tries_again_until_the_journal_is_gone(db, waits, tries):
+    """As often as there are waits."""
+    waits.tries = tries
+    journal = db.with_name("a.db-journal")
     with closing(open_database(db)) as conn:
         journal.write_bytes(b"a journal to SQLite, which looks at the first byte")
         assert conn.execute("select x from t").fetchall() == [(1,)]
-    assert waits == list(database._ROLLBACK_WAITS[:tries])
+    assert waits.made == list(database._ROLLBACK_WAITS[:tries])
+
+
+def test_reader_of_an_attached_file_tries_again_too(db, waits, monkeypatch):
+    """A query over several files needs none of its own."""
+    journal = db.with_name("a.db-journal")
+    looked = SimpleNamespace(close=lambda: journal.write_bytes(b"a journal"))
+    monkeypatch.setattr(inputs, "open_database", lambda path: looked)
+    rows = inputs.open_query("select x, x from q.t", None, [("q", db)])
+    (window,) = rows.iter_windows()
+    assert [row.entry_id for row in window] == ["1"]
+    assert waits.made == [0.0]
+
+
+def test_reader_real_write_refused_at_once(db, waits):
+    """That is no rollback."""
+    with closing(open_database(db)) as conn:
+        with pytest.raises(sqlite3.OperationalError, match="readonly database"):
+            conn.execute("insert into t values (2)")
+    assert waits.made == []
 
 
 def test_reader_journal_that_stays_is_an_error_until_a_writer_undoes_it(db):

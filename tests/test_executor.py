@@ -118,6 +118,31 @@ def test_wrap_executor_arguments_and_results_pass_through(datasette):
     assert future.result() == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("code", "failures", "calls"), [(776, 1, 2), (776, 2, 2), (8, 1, 1), (None, 1, 2)]
+)
+def test_wrap_executor_rollback_of_another_read_again_once(datasette, code, failures, calls):
+    """SQLite takes it for a killed program's; what it says of a real write stays."""
+    called = []
+
+    def read():
+        called.append(1)
+        if len(called) <= failures:
+            error = sqlite3.OperationalError("attempt to write a readonly database")
+            if code:
+                error.sqlite_errorcode = code
+            raise error
+        return "rows"
+
+    future = datasette.executor.submit(read)
+    if failures < calls:
+        assert future.result(30) == "rows"
+    else:
+        with pytest.raises(sqlite3.OperationalError, match="readonly database"):
+            future.result(30)
+    assert len(called) == calls
+
+
 def test_wrap_executor_no_pool_or_another_object_is_survived(caplog):
     """num_sql_threads=0, and a Datasette of the future: only the nicer text is lost."""
     wrap_executor(SimpleNamespace(executor=None))
