@@ -5,8 +5,9 @@ Layer 1: imports ``errors`` and ``redaction``. SQLite replaces what a Python fun
 thread, and ``wrap_executor`` makes each call that Datasette submits to its pool put that
 message back. One submitted call is one ``Call``: what must be known per query, in the
 thread that runs it, belongs there; what must be known per request comes with the context
-of the task that submits. If Datasette changes, the nicer text is lost, and who is asking:
-then models that cost something are refused.
+of the task that submits. What fails only because another connection is rolling back is run
+once more. If Datasette changes, the nicer text is lost, and who is asking: then models that
+cost something are refused.
 """
 
 from __future__ import annotations

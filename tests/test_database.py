@@ -456,6 +456,13 @@ def test_reader_of_an_attached_file_tries_again_too(db, waits, monkeypatch):
     assert waits.made == [0.0]
 
 
+@pytest.mark.parametrize("writable", [False, True])
+def test_reader_is_whoever_opens_a_file(db, writable):
+    """SQLite may open for reading what was to be written: the file may be another user's."""
+    with closing(open_database(db, writable=writable)) as conn:
+        assert isinstance(conn, database.Connection)
+
+
 def test_reader_real_write_refused_at_once(db, waits):
     """That is no rollback."""
     with closing(open_database(db)) as conn:
