@@ -38,6 +38,7 @@ setup(
     package_data={
         "datasette_embed": [
             "py.typed",
+            "static/*",
             "templates/*.html",
             "providers/minilm/*",
         ]

@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
+    from datasette.database import Database
 
 Actor = Mapping[str, Any] | None
 
@@ -42,6 +43,14 @@ def sql_url(
     if is_version_one(datasette):
         page += "/-/query"
     return f"{page}?{urlencode({'sql': sql, **(params or {})})}"
+
+
+def database_color(database: Database) -> str:
+    """Return the colour of a database, as six hexadecimal digits."""
+    color = getattr(database, "color", None)
+    if color is None:  # 0.65 keeps it in its views
+        color = database.hash[:6] if database.hash else "ff0000"
+    return str(color)
 
 
 async def may_view_instance(datasette: Datasette, actor: Actor) -> bool:

@@ -187,3 +187,98 @@ def track_event(datasette: Datasette, event: Any) -> None:
     from .runner import note_event
 
     note_event(datasette, event)
+
+
+# -- links to our pages from Datasette's -----------------------------------------------
+
+
+@hookimpl
+def menu_links(datasette: Datasette, actor: Actor, request: Request) -> Any:
+    """Link the collections in the menu of every page."""
+    from .web.entry_points import menu_links
+
+    return menu_links(datasette, request)
+
+
+@hookimpl
+def homepage_actions(datasette: Datasette, request: Request) -> Any:
+    """Link the collections on the first page (Datasette 1.0)."""
+    from .web.entry_points import menu_links
+
+    return menu_links(datasette, request)
+
+
+@hookimpl
+def database_actions(datasette: Datasette, database: str, request: Request) -> Any:
+    """Link the collections of a database."""
+    from .web.entry_points import database_actions
+
+    return database_actions(datasette, request, database)
+
+
+@hookimpl
+def table_actions(datasette: Datasette, database: str, table: str, request: Request) -> Any:
+    """Offer to embed a table, and to search it by meaning."""
+    from .web.entry_points import table_actions
+
+    return table_actions(datasette, request, database, table)
+
+
+@hookimpl
+def view_actions(datasette: Datasette, database: str, view: str, request: Request) -> Any:
+    """Offer the same for a view (Datasette 1.0)."""
+    from .web.entry_points import table_actions
+
+    return table_actions(datasette, request, database, view)
+
+
+@hookimpl
+def query_actions(
+    datasette: Datasette, database: str, query_name: str | None, request: Request, sql: str
+) -> Any:
+    """Offer to embed what a query returns (Datasette 1.0)."""
+    from .web.entry_points import query_actions
+
+    return query_actions(datasette, request, database, query_name, sql)
+
+
+@hookimpl
+def row_actions(datasette: Datasette, request: Request, database: str, table: str, row: Any) -> Any:
+    """Link the rows like this one (Datasette 1.0)."""
+    from .web.entry_points import row_actions
+
+    return row_actions(datasette, request, database, table, row)
+
+
+@hookimpl
+def top_row(datasette: Datasette, request: Request, database: str, table: str, row: Any) -> Any:
+    """Show the rows nearest to this one above it (Datasette 1.0)."""
+    from .web.entry_points import top_row
+
+    return top_row(datasette, request, database, table, row)
+
+
+@hookimpl
+def jump_items_sql(datasette: Datasette, actor: Actor, request: Request) -> Any:
+    """Find collections in the jump menu (Datasette 1.0)."""
+    from .web.entry_points import jump_items_sql
+
+    return jump_items_sql(datasette, request)
+
+
+@hookimpl
+def extra_body_script(
+    database: str | None, table: str | None, view_name: str, request: Request, datasette: Datasette
+) -> Any:
+    """Link the rows like this one under the title of its page (Datasette 0.65)."""
+    from .web.entry_points import row_page_script
+
+    return row_page_script(datasette, request, database, table, view_name)
+
+
+@hookimpl
+def extra_template_vars(request: Request, datasette: Datasette) -> dict[str, Any]:
+    """Give templates of a site the rows nearest to a text or a row."""
+    from .web.template_functions import template_functions
+
+    return template_functions(datasette, request)

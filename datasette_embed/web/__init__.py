@@ -15,11 +15,18 @@ from .collections_api import (
     rename_view,
     site_view,
 )
+from .forms import by_content, by_method
 from .jobs_api import act_view, job_view, jobs_view
 from .making_api import estimate_view, new_view, sync_view
 from .models_page import models_page
 from .nothing import nothing_view
 from .openai_api import embeddings_view, model_view, models_view
+from .pages.about_page import about_page, delete, rename, sync
+from .pages.collections_page import database_page, site_page
+from .pages.job_page import act, job_page
+from .pages.new_page import make, new_page
+from .pages.related_page import related_page
+from .pages.search_page import search_page
 from .search_api import similar_view
 
 __all__ = ["routes"]
@@ -27,6 +34,8 @@ __all__ = ["routes"]
 
 _DATABASE = r"^/(?P<database>[^/.]+)/-/embed"
 _COLLECTION = rf"{_DATABASE}/c/(?P<collection>[^/]+)"
+#: A name in an address has no dot that is not encoded: the dot begins the format.
+_COLLECTION_PAGE = rf"{_DATABASE}/c/(?P<collection>[^/.]+)"
 _JOB = rf"{_DATABASE}/jobs/(?P<job>[^/.]+)"
 
 #: What is left below ours, last of all. Datasette goes on from an address that ends in /.
@@ -43,14 +52,20 @@ def routes() -> list[tuple[str, Callable[..., Any]]]:
         (r"^/-/embed\.json$", site_view),
         (rf"{_DATABASE}\.json$", database_view),
         (rf"{_DATABASE}/estimate$", estimate_view),
-        (rf"{_DATABASE}/new$", new_view),
+        (rf"{_DATABASE}/new$", by_method(new_page, by_content(new_view, make))),
         (rf"{_DATABASE}/jobs\.json$", jobs_view),
         (rf"{_JOB}\.json$", job_view),
-        (rf"{_JOB}/(?P<action>pause|resume|cancel|retry)$", act_view),
+        (rf"{_JOB}/(?P<action>pause|resume|cancel|retry)$", by_content(act_view, act)),
         (rf"{_COLLECTION}\.json$", collection_view),
         (rf"{_COLLECTION}/similar\.json$", similar_view),
-        (rf"{_COLLECTION}/sync$", sync_view),
-        (rf"{_COLLECTION}/rename$", rename_view),
-        (rf"{_COLLECTION}/delete$", delete_view),
+        (rf"{_COLLECTION}/sync$", by_content(sync_view, sync)),
+        (rf"{_COLLECTION}/rename$", by_content(rename_view, rename)),
+        (rf"{_COLLECTION}/delete$", by_content(delete_view, delete)),
+        (r"^/-/embed$", site_page),
+        (rf"{_DATABASE}$", database_page),
+        (rf"{_JOB}$", job_page),
+        (rf"{_COLLECTION_PAGE}$", search_page),
+        (rf"{_COLLECTION_PAGE}/like/(?P<entry>.+)$", related_page),
+        (rf"{_COLLECTION_PAGE}/about$", about_page),
         *((pattern, nothing_view) for pattern in ELSEWHERE),
     ]

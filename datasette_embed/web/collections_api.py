@@ -33,7 +33,8 @@ from .descriptions import (
     read_facts,
 )
 from .fields import Fields
-from .http import Answer, RequestError, json_view, read_json, require_method
+from .forms import body_fields
+from .http import Answer, RequestError, json_view, require_method
 from .lookup import collection_of, database_of, read, require_create, require_site
 
 if TYPE_CHECKING:
@@ -123,6 +124,13 @@ async def collection_view(request: Request, datasette: Datasette) -> Answer:
     database = await database_of(request, datasette)
     record = await collection_of(request, datasette, database)
     Fields.of_query(request)
+    return await about_collection(request, datasette, database, record)
+
+
+async def about_collection(
+    request: Request, datasette: Datasette, database: Database, record: CollectionRecord
+) -> dict[str, Any]:
+    """Return what the actor may know of a collection they may view."""
     (facts,) = await read(database, lambda conn: read_facts(conn, [record]))
     shows_sql = await compat.may_execute_sql(datasette, request.actor, database.name)
     described = describe_collection(datasette, database.name, record, facts)
@@ -203,4 +211,4 @@ async def _to_change(
     database = await database_of(request, datasette)
     await require_create(request, datasette, database.name)
     record = await collection_of(request, datasette, database)
-    return database, record, Fields(await read_json(request, datasette))
+    return database, record, await body_fields(request, datasette)

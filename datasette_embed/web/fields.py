@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..records import is_storable
@@ -17,18 +17,35 @@ from .http import RequestError
 if TYPE_CHECKING:
     from datasette import Request
 
+#: What a form or a query string may say for yes and no; "on" is a tick without a value.
+_FLAGS = {"on": True, "1": True, "true": True, "0": False, "false": False}
+
 
 class Fields:
     """The fields of one request, read one by one.
 
     Args:
         values: name -> value. One that is None, or that is not there, was not given.
-        is_text: whether every value came as text, in the query string.
+        is_text: whether every value came as text, in the query string or from a form.
     """
 
     def __init__(self, values: Mapping[str, Any], *, is_text: bool = False) -> None:
         self.values = values
         self._is_text = is_text
+
+    @classmethod
+    def of_form(cls, pairs: Iterable[tuple[str, str]]) -> Fields:
+        """Return the fields of a form; one that comes several times is a list of texts.
+
+        A field that nobody filled in was not given. Datasette's token is not ours to read.
+        """
+        lists: dict[str, list[str]] = {}
+        for name, value in pairs:
+            if value and name != "csrftoken":
+                # A browser ends the lines of a text area in its own way.
+                lists.setdefault(name, []).append(value.replace("\r\n", "\n"))
+        values = {name: each[0] if len(each) == 1 else each for name, each in lists.items()}
+        return cls(values, is_text=True)
 
     @classmethod
     def of_query(cls, request: Request, *names: str) -> Fields:
@@ -90,6 +107,8 @@ class Fields:
         value = self.values.get(name)
         if value is None:
             return ()
+        if self._is_text and isinstance(value, str):
+            value = [value]
         if not isinstance(value, list):
             raise RequestError(f"'{name}' must be a list of texts")
         each = [Fields({name: item}).name(name) for item in value]
@@ -106,6 +125,8 @@ class Fields:
         value = self.values.get(name)
         if value is None:
             return False
+        if self._is_text and value in _FLAGS:
+            value = _FLAGS[value]
         if not isinstance(value, bool):
             raise RequestError(f"'{name}' must be true or false")
         return value

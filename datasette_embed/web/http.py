@@ -112,10 +112,11 @@ def json_view(view: View) -> Callable[..., Awaitable[Response]]:
                 response = _response(await view(request, datasette))
             except Exception as error:
                 response = error_response(request, datasette, error)
-        _set_headers(request, datasette, response)
+        set_headers(request, datasette, response)
         return response
 
     functools.update_wrapper(answered, view, assigned=("__module__", "__name__", "__doc__"))
+    answered.answer = view  # type: ignore[attr-defined]  # what a page of the same is made of
     return answered
 
 
@@ -215,7 +216,8 @@ def _response(answer: Answer) -> Response:
     return Response.json({"ok": True, **body}, status=status)
 
 
-def _set_headers(request: Request, datasette: Datasette, response: Response) -> None:
+def set_headers(request: Request, datasette: Datasette, response: Response) -> None:
+    """Say who may keep the answer: nobody what is for one person, or went wrong."""
     is_personal = request.actor is not None or any(
         name in request.headers for name in ("cookie", "authorization")
     )
@@ -252,16 +254,7 @@ async def read_json(
     if not is_json and not (may_be_empty and "authorization" in request.headers):
         hint = ": send {} with it" if may_be_empty else ""
         raise RequestError(f"The content type of the request must be application/json{hint}")
-    settings = get_settings(datasette)
-    seconds = settings.body_timeout_seconds
-    try:
-        async with asyncio.timeout(seconds):
-            body = await _read_body(request, settings.max_body_bytes)
-    except TimeoutError as error:
-        raise RequestError(
-            f"The body of the request did not end within {seconds:g} seconds",
-            headers={"Connection": "close"},
-        ) from error
+    body = await read_body(request, datasette)
     if may_be_empty and not body:
         return {}
     if not is_json:
@@ -269,7 +262,26 @@ async def read_json(
     return _parse_object(body)
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, datasette: Datasette) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        RequestError: 400 when it does not end in time, 413 when it is longer than the setting
+            ``max_body_bytes``.
+    """
+    settings = get_settings(datasette)
+    seconds = settings.body_timeout_seconds
+    try:
+        async with asyncio.timeout(seconds):
+            return await _receive(request, settings.max_body_bytes)
+    except TimeoutError as error:
+        raise RequestError(
+            f"The body of the request did not end within {seconds:g} seconds",
+            headers={"Connection": "close"},
+        ) from error
+
+
+async def _receive(request: Request, limit: int) -> bytes:
     too_long = RequestError(
         f"The body of the request is longer than {limit:,} bytes", 413, {"Connection": "close"}
     )

@@ -22,7 +22,8 @@ from ..models import EmbeddingModel
 from ..records import CollectionRecord
 from .descriptions import describe_job
 from .fields import Fields
-from .http import Answer, RequestError, json_view, read_json, require_method
+from .forms import body_fields
+from .http import Answer, RequestError, json_view, require_method
 from .lookup import (
     actor_id,
     database_of,
@@ -112,7 +113,7 @@ async def act_view(request: Request, datasette: Datasette) -> Answer:
     """Pause, resume, cancel or retry a job."""
     require_method(request, "POST")
     database, job, record = await _job_of(request, datasette)
-    Fields(await read_json(request, datasette, may_be_empty=True)).refuse_others()
+    (await body_fields(request, datasette, may_be_empty=True)).refuse_others()
     action = request.url_vars["action"]
     if action in _SPENDING:
         await usable_model(request, datasette, job.model_id)

@@ -28,7 +28,8 @@ from ..schema_sql import OUR_TABLES
 from ..sources import SourceSpec
 from .descriptions import collection_url, describe_job
 from .fields import Fields
-from .http import Answer, RequestError, json_view, read_json, require_method, status_of
+from .forms import body_fields
+from .http import Answer, RequestError, json_view, require_method, status_of
 from .lookup import (
     actor_id,
     collection_of,
@@ -182,7 +183,7 @@ async def sync_view(request: Request, datasette: Datasette) -> Answer:
     database = await database_of(request, datasette)
     await require_create(request, datasette, database.name)
     record = await collection_of(request, datasette, database)
-    fields = Fields(await read_json(request, datasette, may_be_empty=True))
+    fields = await body_fields(request, datasette, may_be_empty=True)
     fields.refuse_others("keep_removed")
     keep_removed = fields.flag("keep_removed")
     if record.source is None:
@@ -207,7 +208,7 @@ async def _wish(request: Request, datasette: Datasette) -> Wish:
     database = await database_of(request, datasette)
     # Before a body is read: not of those who could make nothing with it.
     await require_create_somewhere(request, datasette, database.name)
-    fields = Fields(await read_json(request, datasette))
+    fields = await body_fields(request, datasette)
     fields.refuse_others(*_FIELDS)
     target = await _target(request, datasette, database, fields)
     await require_create(request, datasette, target.name)
