@@ -26,7 +26,12 @@ _OTHER_SITES = ("cross-site", "same-site")
 
 
 def is_form(request: Request) -> bool:
-    """Say whether the request comes from a form of a page."""
+    """Say whether the request comes from a form of a page.
+
+    A program shows its token; some say of an empty body that it is a form.
+    """
+    if "authorization" in request.headers:
+        return False
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return bool(kind == _FORM)
 
