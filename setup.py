@@ -14,6 +14,7 @@ TEST = [
     "pytest>=8.3",
     "pytest-asyncio>=0.24",
     "hypothesis>=6.100",
+    "beautifulsoup4>=4.12",
 ]
 
 setup(

@@ -13,22 +13,33 @@ from typing import TYPE_CHECKING, Any
 
 from .plugin import actor_from_request as actor_from_request
 from .plugin import asgi_wrapper as asgi_wrapper
+from .plugin import database_actions as database_actions
+from .plugin import extra_body_script as extra_body_script
+from .plugin import extra_template_vars as extra_template_vars
 from .plugin import filters_from_request as filters_from_request
 from .plugin import hidden_search_tables as hidden_search_tables
 from .plugin import hidden_tables as hidden_tables
+from .plugin import homepage_actions as homepage_actions
+from .plugin import jump_items_sql as jump_items_sql
+from .plugin import menu_links as menu_links
 from .plugin import permission_allowed as permission_allowed
 from .plugin import permission_resources_sql as permission_resources_sql
 from .plugin import prepare_connection as prepare_connection
+from .plugin import query_actions as query_actions
 from .plugin import register_actions as register_actions
 from .plugin import register_column_types as register_column_types
 from .plugin import register_commands as register_commands
 from .plugin import register_routes as register_routes
 from .plugin import render_cell as render_cell
+from .plugin import row_actions as row_actions
 from .plugin import run_jobs as run_jobs
 from .plugin import shutdown as shutdown
 from .plugin import start_jobs as start_jobs
 from .plugin import startup as startup
+from .plugin import table_actions as table_actions
+from .plugin import top_row as top_row
 from .plugin import track_event as track_event
+from .plugin import view_actions as view_actions
 
 # "as" tells type checkers that a name is public: they cannot read the list made below.
 if TYPE_CHECKING:
@@ -113,20 +124,31 @@ _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 _HOOKS = (
     actor_from_request,
     asgi_wrapper,
+    database_actions,
+    extra_body_script,
+    extra_template_vars,
     filters_from_request,
     hidden_search_tables,
     hidden_tables,
+    homepage_actions,
+    jump_items_sql,
+    menu_links,
     permission_allowed,
     permission_resources_sql,
     prepare_connection,
+    query_actions,
     register_actions,
     register_column_types,
     register_commands,
     register_routes,
     render_cell,
+    row_actions,
     shutdown,
     startup,
+    table_actions,
+    top_row,
     track_event,
+    view_actions,
 )
 
 __all__ = sorted([*_LAZY, *(hook.__name__ for hook in _HOOKS)])

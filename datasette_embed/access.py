@@ -35,6 +35,8 @@ USE_MODEL = "embed-use-model"
 _WHOLE_DATABASE = frozenset({"execute-sql", "execute-write-sql", "view-database-download"})
 #: How many names a message lists.
 _MOST_NAMES = 100
+#: About how many sources a page asks to know whether it links anything.
+_MOST_ASKED = 20
 
 # What was found out during a request; it ends with the request.
 _answers: WeakKeyDictionary[Request, dict[Any, Any]] = WeakKeyDictionary()
@@ -111,6 +113,32 @@ async def get_visible_collection(
 async def hidden_tables_of(datasette: Datasette, actor: Actor, database: str) -> set[str]:
     """Return the tables and views that hold collections the actor may not see."""
     return set((await _verdict(datasette, actor, database)).hidden.values())
+
+
+async def sees_collections(datasette: Datasette, actor: Actor, database: str) -> bool:
+    """Return whether the actor may see what some collection of a database was made from.
+
+    For links on every page: of very many sources only some are asked about.
+    """
+    rules = (await visibility.holdings_of(datasette, database)).rules
+    for rule in sorted(rules, key=lambda rule: (rule.is_elsewhere, rule.name))[:_MOST_ASKED]:
+        if await _may(datasette, actor, database, rule):
+            return True
+    return False
+
+
+async def may_create_somewhere(datasette: Datasette, actor: Actor) -> bool:
+    """Return whether the actor may make collections in some database that can be written to."""
+    if not (
+        budgets.is_root(actor)
+        or _matches(actor, get_settings(datasette).allow_create)
+        or compat.may_others_decide(datasette, CREATE)
+    ):
+        return False
+    for name, db in list(datasette.databases.items()):
+        if db.is_mutable and db.path and await may_create(datasette, actor, name):
+            return True
+    return False
 
 
 # -- the hooks ---------------------------------------------------------------------

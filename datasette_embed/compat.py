@@ -28,13 +28,6 @@ def is_version_one(datasette: Datasette | type[Datasette]) -> bool:
     return hasattr(datasette, "allowed")
 
 
-def queries_option() -> str:
-    """Return the option of ``datasette serve`` that takes a file with queries in it."""
-    from datasette.app import Datasette
-
-    return "--config" if hasattr(Datasette, "allowed") else "--metadata"
-
-
 def sql_url(
     datasette: Datasette, database: str, sql: str, params: Mapping[str, str] | None = None
 ) -> str:
@@ -125,6 +118,31 @@ async def may_view_table(datasette: Datasette, actor: Actor, database: str, tabl
         ],
     )
     return bool(visible)
+
+
+async def find_query(datasette: Datasette, actor: Actor, database: str, name: str) -> str | None:
+    """Return the SQL of a saved query, or None where there is none that the actor may see."""
+    if is_version_one(datasette):
+        from datasette.resources import QueryResource
+
+        query = await datasette.get_query(database, name)
+        resource = QueryResource(database, name)
+        may_view = query and await datasette.allowed(
+            action="view-query", resource=resource, actor=actor
+        )
+        return str(query.sql) if query and may_view else None
+    found = await datasette.get_canned_query(database, name, actor)
+    if not found:
+        return None
+    visible, _ = await datasette.check_visibility(
+        actor,
+        permissions=[
+            ("view-query", (database, name)),
+            ("view-database", database),
+            "view-instance",
+        ],
+    )
+    return str(found["sql"]) if visible else None
 
 
 async def is_allowed(datasette: Datasette, actor: Actor, action: str, resource: str) -> bool:

@@ -121,6 +121,23 @@ def _roll_back_journal(path: Path) -> None:
             _connect(path, "mode=rw").close()
 
 
+def undo_left_over(conn: sqlite3.Connection) -> None:
+    """Undo what a killed program left half written in the file of a connection of another's.
+
+    Datasette opens files for reading, and says of such a file that it cannot be used: a site
+    that was killed while it wrote would not start again. A connection that takes the file for
+    immutable never looks at a journal, so nothing happens to its file.
+    """
+    path = conn.execute("pragma database_list").fetchone()[2]
+    if not path or not Path(f"{path}-journal").exists():
+        return
+    try:
+        conn.execute("select 1 from sqlite_master limit 1").fetchone()
+    except sqlite3.Error as error:  # whatever else it is, the next to read will say it
+        if is_rollback(error):
+            _roll_back_journal(Path(path))
+
+
 def _connect(path: Path, options: str) -> sqlite3.Connection:
     uri = f"file:{quote(str(path.absolute()))}?{options}"
     conn = sqlite3.connect(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from .database import open_database, sqlite3, translated
+from .database import deadline, open_database, sqlite3, translated
 from .errors import SourceError
 from .records import CollectionRecord
 from .schema import has_collections, refuse_foreign
@@ -73,7 +73,9 @@ def synced_source(
 
 
 @contextmanager
-def opened_source(db: str, spec: SourceSpec, path: str, name: str) -> Iterator[Source]:
+def opened_source(
+    db: str, spec: SourceSpec, path: str, name: str, seconds: float | None = None
+) -> Iterator[Source]:
     """Open what a collection is to be made from.
 
     Args:
@@ -81,12 +83,17 @@ def opened_source(db: str, spec: SourceSpec, path: str, name: str) -> Iterator[S
         path: the file with the collection, if it is there; where the spec names no columns,
             those the collection was made with are taken. The same call would otherwise stop
             to work when the rows have come to suggest other columns.
+        seconds: how long all that is asked of the rows may take; None for any time.
 
     Raises:
         SourceError: as ``Source``; the table is where vectors are kept.
+        DeadlineError: it takes longer.
     """
     spec = _completed(spec, path, name)
-    with closing(open_database(db)) as conn:
+    with (
+        closing(open_database(db)) as conn,
+        deadline(conn, seconds) if seconds is not None else nullcontext(),
+    ):
         with translated(db):
             _refuse_our_own(conn, db, spec)
         yield _opened(conn, db, spec)

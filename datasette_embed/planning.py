@@ -43,6 +43,7 @@ class Plan:
         removable: entries whose row is gone or has become blank.
         tokens: tokens the model will read; an estimate when ``is_sampled``.
         too_long: rows longer than the model reads; an estimate when ``is_sampled``.
+        unreadable: rows the model has mostly no words for; an estimate when ``is_sampled``.
         cost_usd: None when the model has no price.
         duration_seconds: None when it was not timed, or a text of the sample failed.
         disk_bytes: what the new vectors take, about.
@@ -60,6 +61,7 @@ class Plan:
     removable: int = 0
     tokens: int = 0
     too_long: int = 0
+    unreadable: int = 0
     is_sampled: bool = False
     cost_usd: float | None = None
     duration_seconds: float | None = None
@@ -189,6 +191,7 @@ def _estimate(plan: Plan, sample: list[Item], model: EmbeddingModel) -> None:
         share * sum(min(reading.tokens, limit or reading.tokens) for reading in readings)
     )
     plan.too_long = round(share * sum(r.tokens > limit for r in readings)) if limit else 0
+    plan.unreadable = round(share * sum(r.is_unreadable for r in readings))
     if model.price_per_million_tokens is not None:
         plan.cost_usd = plan.tokens * model.price_per_million_tokens / 1e6
     if model.dimensions:

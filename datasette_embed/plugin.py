@@ -32,9 +32,11 @@ add_hookspecs_when_loading()
 # Last in, so that our functions replace those of the same name of datasette-llm-embed.
 @hookimpl(trylast=True)
 def prepare_connection(conn: sqlite3.Connection, datasette: Datasette) -> None:
-    """Give the connection the SQL functions."""
+    """Make the file readable if a program was killed, and give the SQL functions."""
+    from .database import undo_left_over
     from .sql_functions import prepare
 
+    undo_left_over(conn)
     prepare(conn, datasette)
 
 

@@ -1,15 +1,16 @@
 """What to embed: the rows of a table, a view or a query, as (entry id, content).
 
-Layer 7: imports ``errors`` and ``database``. A source is opened on a connection of its
-own and read in windows, each in a short read of its own, so that nobody who writes to
-the file has to wait while a model computes. No embedding and no writing belongs here.
+Layer 7: imports ``errors``, ``database`` and ``source_specs``. A source is opened on a
+connection of its own and read in windows, each in a short read of its own, so that nobody
+who writes to the file has to wait while a model computes. No embedding and no writing
+belongs here.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import sqlite_utils
@@ -18,76 +19,15 @@ from datasette.utils import tilde_encode
 from .database import quoted, sqlite3, translated
 from .errors import SourceError
 from .models import is_blank
-from .records import Row, is_storable
+from .records import Row
 from .schema_sql import OUR_TABLES
+from .source_specs import SourceSpec as SourceSpec
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 #: How many rows decide which columns hold prose.
 _SAMPLE_ROWS = 200
 #: Join of the columns without a template, the same as LLM's embed-multi.
 _SEPARATOR = " "
-
-
-@dataclass(frozen=True)
-class SourceSpec:
-    """What a collection is made of, as it is stored with the collection.
-
-    Exactly one of ``table`` (a table or a view) and ``sql`` is given.
-
-    Attributes:
-        columns: the columns that make up the content; empty: all but the ids.
-        template: text with ``{{ column }}`` in it, instead of columns.
-        where: an SQL condition on the table.
-        id_columns: the columns that name a row, where that is not the primary key.
-        is_elsewhere: whether the rows live in another file than the vectors.
-    """
-
-    table: str | None = None
-    sql: str | None = None
-    columns: tuple[str, ...] = ()
-    template: str | None = None
-    where: str | None = None
-    id_columns: tuple[str, ...] = ()
-    is_elsewhere: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object without the fields that are empty."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in vars(self).items()
-            if value
-        }
-
-    @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> SourceSpec:
-        """Read what ``to_json`` wrote; unknown fields of a later version are refused.
-
-        Raises:
-            SourceError: the stored definition is not one.
-        """
-        fields: dict[str, Any] = {}
-        for name, value in stored.items():
-            default = getattr(cls, name, None) if name in cls.__dataclass_fields__ else ...
-            expected = str if default is None else list if default == () else type(default)
-            text = "".join(map(str, value)) if isinstance(value, list) else str(value)
-            if not isinstance(value, expected) or not is_storable(text):
-                raise SourceError(
-                    "the collection's source", f"cannot be read: {name!r} is not what it should be"
-                )
-            fields[name] = tuple(map(str, value)) if isinstance(value, list) else value
-        return cls(**fields)
-
-    @property
-    def name(self) -> str:
-        """What to call the source in a sentence."""
-        return f"'{self.table}'" if self.table else "the query"
-
-    def __str__(self) -> str:
-        if self.sql:
-            return f"query: {self.sql}"
-        what = self.template or ", ".join(self.columns)
-        where = f" where {self.where}" if self.where else ""
-        return f"table {self.table}{where}: {what}"
 
 
 class Source:
@@ -138,7 +78,7 @@ class Source:
 
     def _open(self, spec: SourceSpec) -> None:
         self._from = _subquery(spec.sql) if spec.sql else self._known_table(str(spec.table))
-        names = self._column_names()
+        names = self.column_names()
         primary_key, paging_key = self._keys(spec)
         id_columns = list(spec.id_columns) or primary_key or names[:1]
         self._check_columns([c for c in id_columns if c not in _ROWIDS], names)
@@ -195,7 +135,8 @@ class Source:
             )
         return quoted(name)
 
-    def _column_names(self) -> list[str]:
+    def column_names(self) -> list[str]:
+        """Return all there are to choose from."""
         # Not PRAGMA table_info, which leaves generated columns out.
         cursor = self.conn.execute(f"select * from {self._from} limit 0")
         names = [column[0] for column in cursor.description]
@@ -218,7 +159,7 @@ class Source:
             return [], []
         table = database.table(spec.table)
         primary_key = [] if table.use_rowid else list(table.pks)
-        names = {name.lower() for name in self._column_names()}
+        names = {name.lower() for name in self.column_names()}
         for alias in _ROWIDS:
             if alias not in names:
                 try:
@@ -326,6 +267,37 @@ class Source:
                 return
             yield [self._row(r[len(self._key) : first_text], r[first_text:]) for r in records]
             last = records[-1][: len(self._key)]
+
+    def peek(self, number: int) -> list[Row]:
+        """Return the first rows as they would be embedded, without a look at the others.
+
+        Raises:
+            SourceError: the file cannot be read.
+        """
+        order = f" order by {', '.join(self._key)}" if self._key else ""
+        with translated(self.path):
+            records = self.conn.execute(
+                f"select {', '.join([*self._ids, *self._texts])} from {self._from}"
+                f" where {self._where}{order} limit ?",
+                (number,),
+            ).fetchall()
+        return [self._row(r[: len(self._ids)], r[len(self._ids) :]) for r in records]
+
+    def text_lengths(self) -> dict[str, float | None]:
+        """Return each column with the average length of its texts, of a sample of the rows.
+
+        None for a column without text.
+        """
+        names = self.column_names()
+        texts = [
+            f"avg(case typeof({n}) when 'text' then length({n}) end)" for n in map(quoted, names)
+        ]
+        with translated(self.path):
+            found = self.conn.execute(
+                f"select {', '.join(texts)} from (select * from {self._from}"
+                f" where {self._where} limit {_SAMPLE_ROWS})"
+            ).fetchone()
+        return dict(zip(names, found, strict=True))
 
     def find_content(self, entry_id: str) -> str | None:
         """Return the text of one row for display, or None.

@@ -1,7 +1,7 @@
 """SQL functions: every ``llm_embed…`` name, what it accepts and how it is registered.
 
-Layer 11: imports ``budgets``, ``compat``, ``errors``, ``executor``, ``models``,
-``query_embeddings``, ``registry``, ``server`` and ``sql_vectors``.
+Layer 11: imports ``budgets``, ``compat``, ``entry_id_parts``, ``errors``, ``executor``,
+``models``, ``query_embeddings``, ``registry``, ``server`` and ``sql_vectors``.
 ``register(conn)`` serves any sqlite3 connection; ``prepare`` one of a Datasette. What a
 vector function answers is decided in ``sql_vectors``. A function must never hold its
 connection: SQLite holds the function, the garbage collector cannot see that, and the
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import compat, sql_vectors
 from .budgets import TRUSTED, Admission
+from .entry_id_parts import id_part
 from .errors import EmbedError
 from .executor import current_call, reports_errors, wrap_executor
 from .models import EmbeddingModel, Item, Kind, is_blank
@@ -102,6 +103,7 @@ def register(
     embed = _embed_function(find_registry, queries, limits, find_time_limit, find_terms)
     for number_of_arguments in (2, 3):
         _create(conn, "llm_embed", number_of_arguments, embed)
+    _create(conn, "llm_embed_id_part", 2, reports_errors(id_part, "llm_embed_id_part"))
     for name, (number_of_arguments, function) in VECTOR_FUNCTIONS.items():
         _create(conn, name, number_of_arguments, reports_errors(function, name))
     for name, new_function in ROW_FUNCTIONS.items():

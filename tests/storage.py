@@ -149,3 +149,18 @@ def refused(*arguments: str | Path, files: Iterable[Path] = (), code: int = 1) -
     assert "Traceback" not in said.stderr
     assert [file.read_bytes() for file in files] == before
     return said.error
+
+
+def make_half_written(path):
+    """Make a database as a killed program leaves it: its table ``t`` was ``('before')``."""
+    other = path.with_name("writing.db")
+    with closing(sqlite3.connect(other, isolation_level=None)) as conn:
+        conn.execute("pragma journal_mode = delete")
+        conn.execute("pragma cache_size = 1")
+        conn.execute("create table t (x)")
+        conn.execute("insert into t values ('before')")
+        conn.execute("begin")
+        conn.execute("update t set x = 'half'")
+        conn.executemany("insert into t values (?)", [("x" * 1_000,)] * 200)
+        path.write_bytes(other.read_bytes())
+        Path(f"{path}-journal").write_bytes(Path(f"{other}-journal").read_bytes())

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import socket
-from contextlib import closing
 
 import pytest
 from datasette.cli import cli
 
 from datasette_embed.cli import demo
-from datasette_embed.database import sqlite3
 from datasette_embed.registry import get_registry
 from datasette_embed.stdlib_rows import StdlibRow
 from tests.fakes import CountingModel
@@ -114,16 +112,18 @@ def test_demo_serves_the_file_and_names_its_url(tmp_path, model, monkeypatch):
     ((command, file, option, port, *_),) = served
     assert (command, file, option) == ("serve", str(path), "--port")
     assert demo._url(str(path), int(port)).startswith(
-        f"http://127.0.0.1:{port}/my+demo~2Ev1/search?input=remove+a+folder"
+        f"http://127.0.0.1:{port}/my+demo~2Ev1/-/embed/c/functions?q=remove+a+folder"
     )
 
 
-def test_demo_sql_without_input_returns_no_rows(tmp_path, model):
-    """An empty form is not a list of twenty arbitrary functions."""
+@pytest.mark.asyncio
+async def test_demo_page_finds_rows_of_the_demo(tmp_path, model, counting_model, make_datasette):
+    """The address that is opened is a page with the best of its rows."""
     path = tmp_path / "demo.db"
     embed("demo", path, "--no-serve")
-    with closing(sqlite3.connect(path)) as conn:
-        conn.create_function("llm_embed", 2, lambda name, text: b"\0\0\x80\x3f" if text else None)
-        conn.create_function("llm_embed_cosine", 2, lambda a, b: 0.5)
-        assert conn.execute(demo.SQL, {"input": ""}).fetchall() == []
-        assert len(conn.execute(demo.SQL, {"input": "x"}).fetchall()) == 20
+    datasette = make_datasette([str(path)])
+    response = await datasette.client.get(
+        demo._url(str(path), 80).removeprefix("http://127.0.0.1:80")
+    )
+    assert response.status_code == 200
+    assert response.text.count("/demo/functions/m~2Ef") >= 10

@@ -23,7 +23,7 @@ from datasette_embed.database import (
     write_transaction,
 )
 from datasette_embed.errors import SourceError
-from tests.storage import execute, query
+from tests.storage import execute, make_half_written, query
 
 
 @pytest.fixture
@@ -382,17 +382,7 @@ def test_adopt_database_something_else_refused(given):
 
 def test_open_database_half_written_by_a_killed_program_is_read(tmp_path):
     """A journal that is left over is rolled back first, which a reader alone may not do."""
-    path = tmp_path / "a.db"
-    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
-        conn.execute("pragma journal_mode = delete")
-        conn.execute("pragma cache_size = 1")
-        conn.execute("create table t (x)")
-        conn.execute("insert into t values ('before')")
-        conn.execute("begin")
-        conn.execute("update t set x = 'half'")
-        conn.executemany("insert into t values (?)", [("x" * 1_000,)] * 200)
-        (tmp_path / "killed.db").write_bytes(path.read_bytes())
-        (tmp_path / "killed.db-journal").write_bytes((tmp_path / "a.db-journal").read_bytes())
+    make_half_written(tmp_path / "killed.db")
     with closing(open_database(tmp_path / "killed.db")) as conn:
         assert conn.execute("select x from t").fetchall() == [("before",)]
     assert not (tmp_path / "killed.db-journal").exists()

@@ -21,6 +21,7 @@ import datasette_embed
 from datasette_embed import compat, errors, executor, plugin, server, sql_functions
 from tests.conftest import ModelsPlugin
 from tests.fakes import CountingModel, FakeClock
+from tests.storage import make_half_written
 
 # Datasette has sqlite3 report what callbacks raise; pytest would make errors of that.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -28,20 +29,31 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 HOOKS = (
     "actor_from_request",
     "asgi_wrapper",
+    "database_actions",
+    "extra_body_script",
+    "extra_template_vars",
     "filters_from_request",
     "hidden_search_tables",
     "hidden_tables",
+    "homepage_actions",
+    "jump_items_sql",
+    "menu_links",
     "permission_allowed",
     "permission_resources_sql",
     "prepare_connection",
+    "query_actions",
     "register_actions",
     "register_column_types",
     "register_commands",
     "register_routes",
     "render_cell",
+    "row_actions",
     "shutdown",
     "startup",
+    "table_actions",
+    "top_row",
     "track_event",
+    "view_actions",
 )
 #: The hooks they implement: two of them say something about permissions in Datasette 0.65.
 IMPLEMENTED = set(HOOKS) - {"hidden_search_tables", "hidden_tables"}
@@ -297,6 +309,27 @@ async def test_time_limit_of_a_renewed_query_does_not_reach_the_next(
         lambda connection: connection.execute(SCAN, {"q": "first", "a": LIST}).fetchone()[0]
     )
     assert found == 3600
+
+
+def test_site_whose_file_was_half_written_by_a_killed_program_starts(tmp_path):
+    """Datasette opens files for reading, which cannot undo that: it would not start at all."""
+    path = tmp_path / "killed.db"
+    make_half_written(path)
+    url = "/killed/t.json?_shape=array"
+    run = [sys.executable, "-m", "datasette"]
+    answer = subprocess.run([*run, path, "--get", url], capture_output=True, text=True)
+    assert [row["x"] for row in json.loads(answer.stdout)] == ["before"], answer.stderr
+    assert not path.with_name("killed.db-journal").exists()
+
+
+def test_site_whose_half_written_file_is_immutable_changes_nothing(tmp_path):
+    """What is served as a file that does not change is read as it is."""
+    path = tmp_path / "killed.db"
+    make_half_written(path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    run = [sys.executable, "-m", "datasette", "-i", path, "--get", "/killed.json"]
+    subprocess.run(run, capture_output=True, check=True)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 @pytest.mark.asyncio

@@ -92,6 +92,66 @@ READING = """
 403  403  200+ 200+  GET   /vectors/-/embed/jobs/1.json
 """
 
+# -- pages, which change nothing either --------------------------------------------------
+
+PAGES = """
+200  200  200+ 200+  GET   /-/embed
+
+200  200  200  200   GET   /open/-/embed
+200  200  200  200   GET   /open/-/embed/c/by_free
+200  200  200  200   GET   /open/-/embed/c/by_free?q=dog
+200  200  200  200   GET   /open/-/embed/c/by_free.json?q=dog
+200  200  200  200   GET   /open/-/embed/c/by_free.csv?q=dog
+200  200  200  200   GET   /open/-/embed/c/by_free/like/1
+200  200  200  200   GET   /open/-/embed/c/by_free/like/1.json
+200  200  200  200   GET   /open/-/embed/c/by_free/like/1.csv
+200  200  200  200   GET   /open/-/embed/c/by_free/about
+200  200  200  200   GET   /open/-/embed/c/by_free/about.json
+200  200  200  200   GET   /open/-/embed/c/by_shut
+403  403  403  200   GET   /open/-/embed/c/by_paid?q=dog
+403  403  200  200   GET   /open/-/embed/c/by_given?q=dog
+403  403  403  403   GET   /open/-/embed/c/by_shut?q=dog
+200  200  200  200   GET   /open/-/embed/c/by_shut/like/1
+403  403  200  200   GET   /open/-/embed/new
+403  403  200  200   GET   /open/-/embed/new?table=posts
+403  403  200  200   GET   /open/-/embed/new.json?table=posts
+403  403  200  200   GET   /open/-/embed/jobs/1
+404  404  404  404   GET   /open/-/embed/c/no-such
+404  404  404  404   GET   /open/-/embed/c/by_free/like/9
+
+200  200  200+ 200+  GET   /mixed/-/embed
+200  200  200  200   GET   /mixed/-/embed/c/posts
+200  200  200  200   GET   /mixed/-/embed/c/posts?q=dog
+200  200  200  200   GET   /mixed/-/embed/c/posts/like/1
+200  200  200  200   GET   /mixed/-/embed/c/posts/about
+200  200  200  200   GET   /mixed/-/embed/c/chosen?q=dog
+200  200  200+ 200+  GET   /mixed/-/embed/c/chosen/about
+403  403  200+ 200+  GET   /mixed/-/embed/c/secrets
+403  403  200+ 200+  GET   /mixed/-/embed/c/secrets?q=dog
+403  403  200+ 200+  GET   /mixed/-/embed/c/secrets.json?q=dog
+403  403  200+ 200+  GET   /mixed/-/embed/c/secrets.csv?q=dog
+403  403  200+ 200+  GET   /mixed/-/embed/c/secrets/like/1
+403  403  200+ 200+  GET   /mixed/-/embed/c/secrets/like/1.json
+403  403  200+ 200+  GET   /mixed/-/embed/c/secrets/like/1.csv
+403  403  200+ 200+  GET   /mixed/-/embed/c/secrets/about
+403  403  200+ 200+  GET   /mixed/-/embed/c/secrets/about.json
+404  404  404+ 404+  GET   /mixed/-/embed/c/no-such
+403  403  200+ 200+  GET   /mixed/-/embed/new
+403  403  200  200   GET   /mixed/-/embed/new?table=posts
+403  403  200+ 200+  GET   /mixed/-/embed/new?table=secrets
+403  403  200+ 200+  GET   /mixed/-/embed/new.json?table=secrets
+403  403  200+ 200+  GET   /mixed/-/embed/new?sql=select+id,+body+from+secrets
+403  403  200  200   GET   /mixed/-/embed/jobs/1
+403  403  200+ 200+  GET   /mixed/-/embed/jobs/2
+
+200  200  200+ 200+  GET   /vectors/-/embed
+403  403  200+ 200+  GET   /vectors/-/embed/c/secrets
+403  403  200+ 200+  GET   /vectors/-/embed/c/secrets?q=dog
+403  403  200+ 200+  GET   /vectors/-/embed/c/secrets/like/1
+403  403  200+ 200+  GET   /vectors/-/embed/c/secrets/about
+403  403  200+ 200+  GET   /vectors/-/embed/jobs/1
+"""
+
 # -- routes that change something ----------------------------------------------------
 # What the job must be like before, so that there is something to do.
 STATES = {
@@ -131,6 +191,28 @@ CHANGING = """
 403  403  201+ 201+  POST  /rows/-/embed/new  {"table": "secrets", "into": "open", "model": "free"}
 """
 
+# The same by the forms of the pages.
+FORMS = """
+403  403  303  303   FORM  /open/-/embed/new  {"table":"posts","model":"free"}
+403  403  403  303   FORM  /open/-/embed/new  {"table":"posts","model":"paid"}
+403  403  403  403   FORM  /open/-/embed/new  {"table":"posts","model":"shut"}
+403  403  303  303   FORM  /open/-/embed/c/by_free/sync
+403  403  403  303   FORM  /open/-/embed/c/by_paid/sync
+403  403  303  303   FORM  /open/-/embed/jobs/1/resume
+403  403  403  303   FORM  /open/-/embed/jobs/2/resume
+403  403  403  303   FORM  /open/-/embed/jobs/2/retry
+403  403  303  303   FORM  /open/-/embed/jobs/4/cancel
+
+403  403  303  303   FORM  /mixed/-/embed/new  {"table":"secrets","model":"free"}
+403  403  303  303   FORM  /mixed/-/embed/c/secrets/sync
+403  403  303  303   FORM  /mixed/-/embed/jobs/2/pause
+403  403  303  303   FORM  /mixed/-/embed/jobs/2/resume
+403  403  303  303   FORM  /mixed/-/embed/jobs/2/cancel
+403  403  303  303   FORM  /mixed/-/embed/jobs/2/retry
+403  403  303  303   FORM  /mixed/-/embed/c/secrets/rename  {"name": "other"}
+403  403  303  303   FORM  /mixed/-/embed/c/secrets/delete  {"confirm": "secrets"}
+"""
+
 # Where everybody may make collections, the rows and the models are still their owners'.
 EVERYBODY_MAKES = """
 201  201  201  201   POST  /mixed/-/embed/new  {"table": "posts", "model": "free"}
@@ -156,6 +238,21 @@ EVERYBODY_MAKES = """
 # In which file its rows are, no job of this site says.
 403  403  400+ 400+  POST  /vectors/-/embed/c/secrets/sync
 403  403  403  202   POST  /open/-/embed/c/by_paid/sync
+# The same on the pages.
+200  200  200+ 200+  GET   /mixed/-/embed/new
+200  200  200  200   GET   /mixed/-/embed/new?table=posts
+403  403  200+ 200+  GET   /mixed/-/embed/new?table=secrets
+403  403  200+ 200+  GET   /mixed/-/embed/new?sql=select+id,+body+from+secrets
+403  403  200+ 200+  GET   /mixed/-/embed/c/secrets
+200  200  200  200   GET   /mixed/-/embed/c/posts/about
+200  200  200  200   GET   /mixed/-/embed/jobs/1
+403  403  200+ 200+  GET   /mixed/-/embed/jobs/2
+403  403  303  303   FORM  /mixed/-/embed/new  {"table":"secrets","model":"free"}
+403  403  303  303   FORM  /mixed/-/embed/c/secrets/sync
+303  303  303  303   FORM  /mixed/-/embed/c/posts/sync
+403  403  303  303   FORM  /mixed/-/embed/c/secrets/rename  {"name": "other"}
+403  403  303  303   FORM  /mixed/-/embed/c/secrets/delete  {"confirm": "secrets"}
+403  403  303  303   FORM  /mixed/-/embed/jobs/2/cancel
 """
 
 # Where only some may view the database, or the site, nobody else is told anything of it.
@@ -174,11 +271,22 @@ DATABASE_CLOSED = """
 403  403  200  200   POST  /open/-/embed/c/by_free/rename  {"name": "other"}
 403  403  200+ 200+  POST  /open/-/embed/c/by_free/delete  {"confirm": "by_free"}
 404  404  201  201   POST  /mixed/-/embed/new  {"table": "posts", "into": "open", "model": "free"}
+200  200  200+ 200+  GET   /-/embed
+403  403  200+ 200+  GET   /open/-/embed
+403  403  200  200   GET   /open/-/embed/new
+403  403  200+ 200+  GET   /open/-/embed/c/by_free?q=dog
+403  403  200  200   GET   /open/-/embed/c/by_free.csv?q=dog
+403  403  200+ 200+  GET   /open/-/embed/c/by_free/like/1
+403  403  200+ 200+  GET   /open/-/embed/c/by_free/about
+403  403  200+ 200+  GET   /open/-/embed/jobs/1
+403  403  404+ 404+  GET   /open/-/embed/c/no-such
+403  403  303  303   FORM  /open/-/embed/c/by_free/rename  {"name": "other"}
 """
 SITE_CLOSED = """
 403  403  200  200   GET   /-/embed/models
 403  403  200  200   GET   /-/embed/models.json
 403  403  200+ 200+  GET   /-/embed.json
+403  403  200+ 200+  GET   /-/embed
 401  403  200  200   GET   /-/embed/v1/models
 401  403  200  200   GET   /-/embed/v1/models/free
 401  403  200  200   POST  /-/embed/v1/embeddings  {"model": "free", "input": "a"}
@@ -199,7 +307,7 @@ async def test_offers(make_trust_site, rows):
     assert await outcomes(make_trust_site(), rows, offered) == expectations(rows)
 
 
-@table(READING)
+@table(READING + PAGES)
 async def test_reading(make_trust_site, rows):
     """Whoever asks, nothing is written; whoever is refused is shown and spends nothing."""
     site = make_trust_site()
@@ -214,7 +322,7 @@ async def test_site_closed(make_trust_site, rows):
     assert await outcomes(make_trust_site(site={"allow": TRUSTED}), rows) == expectations(rows)
 
 
-@table(CHANGING)
+@table(CHANGING + FORMS)
 async def test_changing(make_trust_site, trust_files, rows):
     """Whoever is refused changes nothing and spends nothing; for others it happens."""
     assert await changes(make_trust_site(), trust_files, rows) == expectations(rows)
@@ -249,7 +357,7 @@ async def changes(site, trust_files, rows, private=PRIVATE):
             if response.status_code >= 400:
                 assert site.bytes() == files, (actor, row)
                 assert site.calls() == calls, (actor, row)
-            elif not re.search(r"\.json|estimate", row.path):
+            elif row.method != "GET" and not row.path.endswith("/estimate"):
                 assert site.bytes() != files, (actor, row)
             if site.bytes() != files or state:
                 site.restore(trust_files)
@@ -260,7 +368,7 @@ async def changes(site, trust_files, rows, private=PRIVATE):
 
 async def test_every_route_is_in_the_matrix():
     """Whoever adds a route says here who may use it, with each of its actions."""
-    asked = {row.path.partition("?")[0] for row in read_table(READING + CHANGING)}
+    asked = {row.path.partition("?")[0] for row in read_table(READING + PAGES + CHANGING)}
     patterns = [one for pattern, _ in routes() for one in actions_of(pattern)]
     # The first that fits is the one that answers; some fit what another answers.
     answering = {next((p for p in patterns if re.search(p, path)), None) for path in asked}
@@ -269,7 +377,7 @@ async def test_every_route_is_in_the_matrix():
 
 def actions_of(pattern):
     """Return the pattern once for each of the words it lists."""
-    found = re.search(r"\(\?P<\w+>((?:\w+\|)+\w+)\)", pattern)
+    found = re.search(r"\(\?P<\w+>((?:[\w\\.]+\|)+[\w\\.]+)\)", pattern)
     if found is None:
         return [pattern]
     return [pattern.replace(found[0], word) for word in found[1].split("|")]
@@ -389,6 +497,7 @@ WITHOUT_A_MODEL = {
     "llm_embed_cosine": f"select llm_embed_cosine({V}, {W})",
     "llm_embed_dot": f"select llm_embed_dot({V}, {W})",
     "llm_embed_l2": f"select llm_embed_l2({V}, {W})",
+    "llm_embed_id_part": "select llm_embed_id_part('a,b', 2)",
     "llm_embed_sum": f"select hex(llm_embed_sum({V}))",
     "llm_embed_average": f"select hex(llm_embed_average({V}))",
     "llm_embed_top": f"select llm_embed_top('1', {V}, {W}, 5)",

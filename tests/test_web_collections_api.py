@@ -55,6 +55,17 @@ async def test_list_says_what_each_collection_is(api_site):
         "is_watched": False,
         "url": "/data/-/embed/c/posts.json",
         "similar_url": "/data/-/embed/c/posts/similar.json",
+        "source": {
+            "table": "posts",
+            "sql": None,
+            "has_sql": False,
+            "columns": ["body"],
+            "template": None,
+            "where": None,
+            "has_where": False,
+            "id_columns": [],
+            "is_elsewhere": False,
+        },
     }
 
 
@@ -293,8 +304,8 @@ async def test_unknown_parameter_refused(api_site):
     """A slip that nobody would notice; what begins with _ is somebody else's."""
     await api_site.make()
     for path, known in (
-        ("/-/embed.json", "none"),
-        ("/data/-/embed.json", "number, after"),
+        ("/-/embed.json", "sort, sort_desc"),
+        ("/data/-/embed.json", "number, after, sort, sort_desc"),
         ("/data/-/embed/jobs.json", "number, before, collection"),
         ("/data/-/embed/jobs/1.json", "number, after"),
         ("/data/-/embed/c/posts.json", "none"),
@@ -307,7 +318,7 @@ async def test_unknown_parameter_refused(api_site):
 
 
 @pytest.mark.parametrize(
-    "path", ["/-/embed", "/-/embed/x", "/data/-/embed", "/data/-/embed/c/posts", "/nope/-/embed/x"]
+    "path", ["/-/embed/x", "/data/-/embed/c", "/data/-/embed/c/posts/x", "/nope/-/embed/x"]
 )
 async def test_unknown_address_is_json_404(api_site, path):
     """Not a page about a table named "-"; behind a slash Datasette goes on from there."""

@@ -13,18 +13,21 @@ README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 PATTERNS = [pattern for pattern, _ in routes() if pattern not in ELSEWHERE]
 
 
-def address_of(pattern):
-    """The pattern as a person would write it."""
+def addresses_of(pattern):
+    """The pattern as a person would write it, once for each format it has."""
     text = pattern.removeprefix("^").removesuffix("$").replace(r"\.", ".")
     text = text.replace(r"(?P<format>.json)?", "")
-    return re.sub(r"\(\?P<(\w+)>[^)]*\)", r"{\1}", text)
+    formats = re.search(r"\(\?P<format>([^)]*)\)", text)
+    texts = [text.replace(formats[0], one) for one in formats[1].split("|")] if formats else [text]
+    return [re.sub(r"\(\?P<(\w+)>[^)]*\)", r"{\1}", one) for one in texts]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_every_address_is_in_the_readme(pattern):
     """What exists is in the manual."""
-    address = address_of(pattern).replace("{database}", "{db}").replace("{collection}", "{name}")
-    assert re.search(rf"{re.escape(address)}[`?]", README), address
+    for address in addresses_of(pattern):
+        address = address.replace("{database}", "{db}").replace("{collection}", "{name}")
+        assert re.search(rf"{re.escape(address)}[`?]", README), address
 
 
 @pytest.mark.parametrize(

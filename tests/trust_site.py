@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from datasette.app import Datasette
@@ -49,6 +50,10 @@ OWN_TABLES = sorted(OUR_TABLES - {"_sqlite_migrations"})
 DERIVED = ["similar_rows", "nearby", "nearby_again", "embeddings_fts"]
 
 
+#: What a form has beside what its row names, by the end of its address.
+_TYPED = {"/new": {"columns": "body", "anyway": "1", "start": "1"}}
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of a table of expectations.
@@ -76,6 +81,7 @@ class Row:
 def read_table(text: str) -> list[Row]:
     """Return the lines of a table: four expectations, a method, a path, a body.
 
+    The method FORM is what a page of ours posts, POST what a program does.
     ``{own}`` in a path makes one line for every table that holds what was embedded.
     """
     found = []
@@ -276,8 +282,12 @@ class TrustSite:
         if row.method == "POST":
             headers["content-type"] = "application/json"
             content = json.dumps({} if row.body is None else row.body)
+        if row.method == "FORM":
+            headers["content-type"] = "application/x-www-form-urlencoded"
+            content = urlencode({**_TYPED.get(row.path[-4:], {}), **(row.body or {})}, doseq=True)
+        method = "POST" if row.method == "FORM" else row.method
         return await self.datasette.client.request(
-            row.method, row.path, headers=headers, content=content
+            method, row.path, headers=headers, content=content
         )
 
     async def settled(self) -> None:

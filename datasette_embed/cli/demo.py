@@ -6,21 +6,17 @@ user's table.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import tempfile
 import threading
 import time
 import webbrowser
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import urlencode
 
 import click
 
-from .. import compat
 from ..database import open_database, translated, write_transaction
 from ..errors import SourceError
 from ..schema import columns_of, has_table
@@ -31,19 +27,7 @@ from .output import rows_text, say
 
 TABLE = "functions"
 TEMPLATE = "{{ id }} {{ doc }}"
-QUERY_NAME = "search"
-SQL = """with input as (
-  select llm_embed('minilm', :input) as e
-)
-select
-  round(llm_embed_cosine(embedding, input.e), 3) as score,
-  functions.id, signature, summary
-from embeddings join functions on functions.id = embeddings.id, input
-where collection_id = (select id from collections where name = 'functions')
-  and input.e is not null
-order by score desc
-limit 20"""
-INPUT = "remove a folder and everything in it"
+QUERY = "remove a folder and everything in it"
 
 
 @click.command()
@@ -73,12 +57,10 @@ def demo(db: str, port: int | None, open_page: bool, no_serve: bool) -> None:
     say(f"\nSearch it at {url}\n")
     if open_page:
         threading.Thread(target=_open_when_up, args=(url, port), daemon=True).start()
-    with _queries_file(Path(db).stem) as queries:
-        # Datasette's own command, so that every option and message is what a user knows.
-        from datasette.cli import cli
+    # Datasette's own command, so that every option and message is what a user knows.
+    from datasette.cli import cli
 
-        options = ["--port", str(port), compat.queries_option(), queries]
-        cli.main(args=["serve", db, *options], standalone_mode=False)
+    cli.main(args=["serve", db, "--port", str(port)], standalone_mode=False)
 
 
 def _write_rows(db: str) -> None:
@@ -108,28 +90,12 @@ def _write_rows(db: str) -> None:
         say(f"Wrote {rows_text(len(rows))} to {db}")
 
 
-@contextmanager
-def _queries_file(database: str) -> Iterator[str]:
-    """Yield the path of a file that gives Datasette the search as a query with a name."""
-    query = {
-        "title": "Search Python's standard library by meaning",
-        "description": "Say what you are looking for in your own words.",
-        "sql": SQL,
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "queries.json"
-        path.write_text(
-            json.dumps({"databases": {database: {"queries": {QUERY_NAME: query}}}}), "utf-8"
-        )
-        yield str(path)
-
-
 def _url(db: str, port: int) -> str:
-    """Return the address of the search, as Datasette encodes it."""
+    """Return the address of the search page, as Datasette encodes it."""
     from datasette.utils import tilde_encode
 
-    page = f"{tilde_encode(Path(db).stem)}/{QUERY_NAME}"
-    return f"http://127.0.0.1:{port}/{page}?{urlencode({'input': INPUT})}"
+    page = f"{tilde_encode(Path(db).stem)}/-/embed/c/{TABLE}"
+    return f"http://127.0.0.1:{port}/{page}?{urlencode({'q': QUERY})}"
 
 
 def _is_free(port: int) -> bool:

@@ -1,13 +1,12 @@
-"""Collections API: the collections of a site or a database; one shown, renamed, deleted.
+"""Collections API: one collection shown, renamed, deleted.
 
 Layer 11: imports ``access``, ``compat``, ``errors``, ``runner`` and ``store``. How a collection is
-made and kept up to date is in ``making_api``.
+made and kept up to date is in ``making_api``, lists of them in ``lists_api``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any
 
 from .. import access, compat, runner
@@ -17,7 +16,6 @@ from ..errors import (
     HiddenCollectionError,
     JobStateError,
     ReadOnlyDatabaseError,
-    SourceError,
 )
 from ..job_records import JobRecords
 from ..job_rows import JobStatus
@@ -26,7 +24,6 @@ from ..store import Store
 from ..watches import rename_watched
 from .descriptions import (
     collection_url,
-    database_url,
     describe_collection,
     describe_job,
     describe_source,
@@ -35,86 +32,12 @@ from .descriptions import (
 from .fields import Fields
 from .forms import body_fields
 from .http import Answer, RequestError, json_view, require_method
-from .lookup import collection_of, database_of, read, require_create, require_site
+from .lookup import collection_of, database_of, read, require_create
 
 if TYPE_CHECKING:
     from datasette import Request
     from datasette.app import Datasette
     from datasette.database import Database
-
-logger = logging.getLogger(__name__)
-
-#: Collections of one answer.
-DEFAULT_NUMBER, MOST_NUMBER = 100, 1_000
-
-
-@json_view
-async def site_view(request: Request, datasette: Datasette) -> Answer:
-    """Return the collections of every database, as far as the actor may see them."""
-    require_method(request, "GET")
-    await require_site(request, datasette)
-    Fields.of_query(request)
-    collections: list[dict[str, Any]] = []
-    unreadable, truncated = [], []
-    for database in list(datasette.databases.values()):
-        if not await compat.may_view_database(datasette, request.actor, database.name):
-            continue
-        try:
-            found, following = await _listed(request, datasette, database, MOST_NUMBER)
-        except SourceError:
-            unreadable.append(database.name)  # the others are still there
-            continue
-        except Exception:
-            # A file may hold anything, and the others are still there.
-            logger.exception("the collections of %s cannot be listed", database.name)
-            unreadable.append(database.name)
-            continue
-        collections += found
-        if following is not None:
-            truncated.append(database.name)
-    return {"collections": collections, "unreadable": unreadable, "truncated": truncated}
-
-
-@json_view
-async def database_view(request: Request, datasette: Datasette) -> Answer:
-    """Return the collections of one database by name, as far as the actor may see them."""
-    require_method(request, "GET")
-    database = await database_of(request, datasette)
-    fields = Fields.of_query(request, "number", "after")
-    number = fields.integer("number", DEFAULT_NUMBER, most=MOST_NUMBER)
-    listed, following = await _listed(request, datasette, database, number, fields.text("after"))
-    answer: dict[str, Any] = {
-        "database": database.name,
-        "collections": listed,
-        "next": following,
-        "may_create": await access.may_create(datasette, request.actor, database.name),
-    }
-    if answer["may_create"]:
-        answer["urls"] = {
-            name: database_url(datasette, database.name, f"/{page}")
-            for name, page in (("new", "new"), ("estimate", "estimate"), ("jobs", "jobs.json"))
-        }
-    return answer
-
-
-async def _listed(
-    request: Request,
-    datasette: Datasette,
-    database: Database,
-    number: int,
-    after: str | None = None,
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Return so many collections behind a name, and the name to go on behind, if there are more."""
-    with translated(database.name):
-        records = await access.visible_collections(datasette, request.actor, database.name)
-    records = [record for record in records if after is None or record.name > after]
-    shown = records[:number]
-    facts = await read(database, lambda conn: read_facts(conn, shown)) if shown else []
-    described = [
-        describe_collection(datasette, database.name, record, fact)
-        for record, fact in zip(shown, facts, strict=True)
-    ]
-    return described, shown[-1].name if len(records) > number else None
 
 
 @json_view
@@ -150,7 +73,14 @@ async def about_collection(
 async def delete_view(request: Request, datasette: Datasette) -> Answer:
     """Delete a collection, if its name is said once more."""
     require_method(request, "POST")
-    database, record, fields = await _to_change(request, datasette)
+    database, record, fields = await to_change(request, datasette)
+    return await delete_collection(datasette, database, record, fields)
+
+
+async def delete_collection(
+    datasette: Datasette, database: Database, record: CollectionRecord, fields: Fields
+) -> dict[str, Any]:
+    """Delete a collection that the actor may change, if its name is said once more."""
     fields.refuse_others("confirm")
     if fields.text("confirm") != record.name:
         raise RequestError("To delete the collection, give its name as 'confirm'")
@@ -164,9 +94,20 @@ async def delete_view(request: Request, datasette: Datasette) -> Answer:
 async def rename_view(request: Request, datasette: Datasette) -> Answer:
     """Give a collection another name."""
     require_method(request, "POST")
-    database, record, fields = await _to_change(request, datasette)
+    database, record, fields = await to_change(request, datasette)
+    return await rename_collection(request, datasette, database, record, fields)
+
+
+async def rename_collection(
+    request: Request,
+    datasette: Datasette,
+    database: Database,
+    record: CollectionRecord,
+    fields: Fields,
+) -> dict[str, Any]:
+    """Give a collection that the actor may change another name."""
     fields.refuse_others("name")
-    name = fields.name("name")
+    name = fields.new_name("name")
     if name is None:
         raise RequestError("Give the new name as 'name'")
     if not database.is_mutable:
@@ -205,9 +146,16 @@ def _rename(conn: sqlite3.Connection, record: CollectionRecord, name: str) -> Co
         return renamed
 
 
-async def _to_change(
+async def to_change(
     request: Request, datasette: Datasette
 ) -> tuple[Database, CollectionRecord, Fields]:
+    """Return the collection of the path and the fields of the body, if the actor may change it.
+
+    Raises:
+        Forbidden: the actor may not.
+        CollectionNotFoundError, HiddenCollectionError: as ``collection_of``.
+        RequestError: as ``body_fields``.
+    """
     database = await database_of(request, datasette)
     await require_create(request, datasette, database.name)
     record = await collection_of(request, datasette, database)

@@ -23,6 +23,7 @@ from ..records import CollectionRecord
 from ..sources import SourceSpec
 from ..store import Store
 from ..watches import Watches
+from .job_words import summary
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -140,7 +141,7 @@ def describe_job(
     rate, seconds_left = progress(job, datetime.now(UTC))
     price = model.price_per_million_tokens if model else None
     url = job_url(datasette, database, job.id)
-    return {
+    described = {
         "id": job.id,
         "database": database,
         "collection": job.collection,
@@ -169,6 +170,7 @@ def describe_job(
             for action in possible_actions(job)
         },
     }
+    return {**described, "summary": summary(described)}
 
 
 def possible_actions(job: JobRecord) -> list[str]:

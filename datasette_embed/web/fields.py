@@ -20,6 +20,23 @@ if TYPE_CHECKING:
 #: What a form or a query string may say for yes and no; "on" is a tick without a value.
 _FLAGS = {"on": True, "1": True, "true": True, "0": False, "false": False}
 
+#: Characters of a collection's name: servers refuse addresses that are longer than theirs.
+LONGEST_NAME = 500
+
+
+class FieldError(RequestError):
+    """What is wrong with one field of a request.
+
+    Attributes:
+        field: its name.
+        reason: what is wrong, without the name.
+    """
+
+    def __init__(self, field: str, reason: str, status: int = 400) -> None:
+        self.field = field
+        self.reason = reason
+        super().__init__(f"'{field}': {reason}", status)
+
 
 class Fields:
     """The fields of one request, read one by one.
@@ -96,6 +113,17 @@ class Fields:
         value = self.text(name)
         if value is not None and not value.strip():
             raise RequestError(f"'{name}' must not be blank")
+        return value
+
+    def new_name(self, name: str) -> str | None:
+        """Return the name of a collection to be, or None where none is given.
+
+        Raises:
+            RequestError: it is no text, is blank, or too long to be part of an address.
+        """
+        value = self.name(name)
+        if value is not None and len(value) > LONGEST_NAME:
+            raise FieldError(name, f"a name has at most {LONGEST_NAME} characters")
         return value
 
     def names(self, name: str) -> tuple[str, ...]:

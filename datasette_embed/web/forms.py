@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from .fields import Fields
-from .http import RequestError, read_body, read_json
+from .http import RequestError, read_body, read_json, shows_token
 
 if TYPE_CHECKING:
     from datasette import Request, Response
@@ -22,7 +22,8 @@ View = Callable[..., "Awaitable[Response]"]
 _FORM = "application/x-www-form-urlencoded"
 #: More fields than any form of ours has; each costs memory.
 _MOST_FIELDS = 10_000
-_OTHER_SITES = ("cross-site", "same-site")
+#: What a browser says of a form of this very site, and of one that a person sends once more.
+_OWN_SITE = ("same-origin", "none")
 
 
 def is_form(request: Request) -> bool:
@@ -30,7 +31,7 @@ def is_form(request: Request) -> bool:
 
     A program shows its token; some say of an empty body that it is a form.
     """
-    if "authorization" in request.headers:
+    if shows_token(request):
         return False
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return bool(kind == _FORM)
@@ -68,8 +69,7 @@ async def body_fields(
     """
     if not is_form(request):
         return Fields(await read_json(request, datasette, may_be_empty=may_be_empty))
-    # Datasette 0.65 lets a form pass that comes without cookies, whoever sends it.
-    if request.headers.get("sec-fetch-site", "") in _OTHER_SITES:
+    if _is_from_another_site(request):
         raise RequestError("This form was sent by another site", 403)
     body = await read_body(request, datasette)
     try:
@@ -82,3 +82,17 @@ async def body_fields(
     except ValueError as error:
         raise RequestError("The form cannot be read: it is no UTF-8, or far too long") from error
     return Fields.of_form(pairs)
+
+
+def _is_from_another_site(request: Request) -> bool:
+    """Say whether the browser says so: Datasette 0.65 asks no token of a form without cookies."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in _OWN_SITE
+    # Over plain HTTP a browser says only where the form is from. With a cookie Datasette has
+    # checked already, and a proxy may have put another name of this site into the request.
+    origin = request.headers.get("origin")
+    if origin is None or "cookie" in request.headers:
+        return False
+    host: str = request.headers.get("host", "")
+    return bool(origin.partition("://")[2].lower() != host.lower())

@@ -77,6 +77,8 @@ _FILE_STATUSES = {
     "closed database": 500,
     "readonly": 403,
 }
+#: Schemes of the header ``Authorization`` that browsers fill in by themselves.
+_OF_BROWSERS = frozenset({"basic", "digest", "negotiate", "ntlm"})
 #: What is said of a file that is gone. Nobody names files over HTTP: it is the site's.
 _NO_FILE = "no such file"
 
@@ -190,9 +192,19 @@ def describe_error(
     return status, message, headers
 
 
+def shows_token(request: Request) -> bool:
+    """Say whether the request shows what only a program sends, such as an API token.
+
+    What a browser adds by itself, once somebody has typed a password, is none: it goes with
+    what other sites make the browser send, too.
+    """
+    scheme = request.headers.get("authorization", "").partition(" ")[0].lower()
+    return bool(scheme) and scheme not in _OF_BROWSERS
+
+
 def is_unknown_caller(request: Request) -> bool:
-    """Say whether the request shows a token, or the like, that nobody accepted."""
-    return request.actor is None and "authorization" in request.headers
+    """Say whether the request shows a token that nobody accepted."""
+    return request.actor is None and shows_token(request)
 
 
 def _public_message(datasette: Datasette, error: Exception) -> str:
@@ -241,7 +253,7 @@ async def read_json(
     """Return the JSON object that is the body of a request.
 
     Only what says it is JSON is read: a form on another site can post nothing that does, nor
-    can it send the header ``Authorization``.
+    can it send a token.
 
     Args:
         may_be_empty: whether no body at all is an empty object.
@@ -251,7 +263,7 @@ async def read_json(
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_json = kind == "application/json"
-    if not is_json and not (may_be_empty and "authorization" in request.headers):
+    if not is_json and not (may_be_empty and shows_token(request)):
         hint = ": send {} with it" if may_be_empty else ""
         raise RequestError(f"The content type of the request must be application/json{hint}")
     body = await read_body(request, datasette)

@@ -1,14 +1,14 @@
 """Jobs API: the jobs of a database, how far each has come, and what can be done to it.
 
-Layer 11: imports ``access``, ``errors``, ``failure_records``, ``job_records`` and ``runner``. Only
-those who may make collections see jobs, and of those only the jobs of collections whose
-source they may see.
+Layer 11: imports ``access``, ``errors``, ``failure_records``, ``job_records``, ``runner`` and
+``store``. Only those who may make collections see jobs, and of those only the jobs of
+collections whose source they may see.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from datasette import Forbidden
 
@@ -20,6 +20,7 @@ from ..job_records import JobRecords
 from ..job_rows import JobRecord
 from ..models import EmbeddingModel
 from ..records import CollectionRecord
+from ..store import Store
 from .descriptions import describe_job
 from .fields import Fields
 from .forms import body_fields
@@ -60,6 +61,31 @@ async def jobs_view(request: Request, datasette: Datasette) -> Answer:
     if collection is not None:
         with translated(database.name):
             await access.get_visible_collection(datasette, request.actor, database.name, collection)
+    jobs, following = await list_jobs(
+        request, datasette, database, collection, number, before=before
+    )
+    return {"database": database.name, "jobs": jobs, "next": following}
+
+
+async def list_jobs(
+    request: Request,
+    datasette: Datasette,
+    database: Database,
+    collection: str | None,
+    number: int,
+    *,
+    before: int = _LARGEST_ID,
+) -> tuple[list[dict[str, Any]], int | None]:
+    """Return the newest jobs of a database or of one collection, as far as the actor may see them.
+
+    Whether they may see any is asked by the caller.
+
+    Args:
+        before: only jobs with a smaller number.
+
+    Returns:
+        so many jobs, and the number to go on before, if there are more.
+    """
     visible = await _visible(request, datasette, database)
     jobs = [
         job
@@ -72,21 +98,29 @@ async def jobs_view(request: Request, datasette: Datasette) -> Answer:
     waits = await asyncio.to_thread(
         lambda: [_waits_for(datasette, database.name, job, visible[_key(job)]) for job in jobs]
     )
-    return {
-        "database": database.name,
-        "jobs": [
-            describe_job(datasette, database.name, job, models[job.model_id], waits_for=waiting)
-            for job, waiting in zip(jobs, waits, strict=True)
-        ],
-        "next": following,
-    }
+    described = [
+        describe_job(datasette, database.name, job, models[job.model_id], waits_for=waiting)
+        for job, waiting in zip(jobs, waits, strict=True)
+    ]
+    return described, following
 
 
 @json_view
 async def job_view(request: Request, datasette: Datasette) -> Answer:
     """Return one job, and the rows it could not embed."""
     require_method(request, "GET")
-    database, job, record = await _job_of(request, datasette)
+    database, job, record = await job_of(request, datasette)
+    return await about_job(request, datasette, database, job, record)
+
+
+async def about_job(
+    request: Request,
+    datasette: Datasette,
+    database: Database,
+    job: JobRecord,
+    record: CollectionRecord,
+) -> dict[str, Any]:
+    """Return what there is to say of a job to whoever may see it."""
     fields = Fields.of_query(request, "number", "after")
     number = fields.integer("number", DEFAULT_NUMBER, most=MOST_NUMBER)
     after = fields.text("after")
@@ -112,7 +146,7 @@ async def job_view(request: Request, datasette: Datasette) -> Answer:
 async def act_view(request: Request, datasette: Datasette) -> Answer:
     """Pause, resume, cancel or retry a job."""
     require_method(request, "POST")
-    database, job, record = await _job_of(request, datasette)
+    database, job, record = await job_of(request, datasette)
     (await body_fields(request, datasette, may_be_empty=True)).refuse_others()
     action = request.url_vars["action"]
     if action in _SPENDING:
@@ -141,9 +175,16 @@ def _waits_for(
         return None  # in memory: it will never go on
 
 
-async def _job_of(
+async def job_of(
     request: Request, datasette: Datasette
 ) -> tuple[Database, JobRecord, CollectionRecord]:
+    """Return the job of the path, with its database and its collection.
+
+    Raises:
+        Forbidden: the actor may not make collections, or not see this one.
+        RequestError: the number is none.
+        JobNotFoundError: there is no such job.
+    """
     database = await database_of(request, datasette)
     await require_create(request, datasette, database.name)
     text = name_in_url(request, "job")
@@ -155,10 +196,15 @@ async def _job_of(
     job = await read(database, lambda conn: JobRecords(conn).find_job(job_id))
     if job is None:
         raise JobNotFoundError(job_id)
-    visible = await _visible(request, datasette, database)
-    if _key(job) not in visible:
+    # Only this collection: a page asks every second, and there may be many.
+    record = await read(database, lambda conn: Store(conn).find_collection(job.collection))
+    if (
+        record is None
+        or _key(job) != (record.id, record.name, record.model_id)
+        or not await access.may_view_collection(datasette, request.actor, database.name, record)
+    ):
         raise Forbidden(f"You may not view the job {job_id}: its collection is not for you")
-    return database, job, visible[_key(job)]
+    return database, job, record
 
 
 async def _visible(

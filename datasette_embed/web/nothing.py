@@ -7,16 +7,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from datasette import Response
+
 from .http import Answer, RequestError, json_view
+from .pages.frame import Page, html_view
 
 if TYPE_CHECKING:
     from datasette import Request
     from datasette.app import Datasette
 
 
-@json_view
-async def nothing_view(request: Request, datasette: Datasette) -> Answer:
+async def nothing_view(request: Request, datasette: Datasette) -> Response:
     """Say that there is nothing here, to whoever asks."""
+    # Browsers ask for HTML; programs do not, or for an address that ends in .json.
+    is_person = "text/html" in request.headers.get("accept", "")
+    is_page = request.method in ("GET", "HEAD") and not request.path.endswith((".json", ".csv"))
+    return await (_for_people if is_person and is_page else _for_programs)(request, datasette)
+
+
+@html_view
+async def _for_people(request: Request, datasette: Datasette) -> Page:
+    raise RequestError("There is no page at this address", 404)
+
+
+@json_view
+async def _for_programs(request: Request, datasette: Datasette) -> Answer:
     raise RequestError(
         "There is nothing at this address. /-/embed.json lists the collections of this site and "
         "their addresses, /-/embed/models its models",

@@ -83,7 +83,7 @@ async def similar_view(request: Request, datasette: Datasette) -> Answer:
     ]
     ids = [hit.entry_id for hit in hits]
     details = await read(database, lambda conn: Store(conn).find_details(record.id, ids))
-    urls = await _row_urls(request, datasette, database, record, ids)
+    urls = await row_urls(request, datasette, database, record, ids)
     return {
         "database": database.name,
         "collection": record.name,
@@ -160,7 +160,7 @@ async def _query_blob(
     return blob
 
 
-async def _row_urls(
+async def row_urls(
     request: Request,
     datasette: Datasette,
     database: Database,

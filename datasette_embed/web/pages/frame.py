@@ -55,10 +55,7 @@ def html_view(view: PageView) -> Callable[..., Awaitable[Response]]:
     # No functools.wraps: Datasette reads the names of the arguments from the signature.
     async def answered(request: Request, datasette: Datasette) -> Response:
         try:
-            answer = await view(request, datasette)
-            response = (
-                await render(request, datasette, answer) if isinstance(answer, Page) else answer
-            )
+            response = await _answer(view, request, datasette)
         except Forbidden:
             raise
         except HiddenCollectionError as error:
@@ -73,6 +70,14 @@ def html_view(view: PageView) -> Callable[..., Awaitable[Response]]:
 
     functools.update_wrapper(answered, view, assigned=("__module__", "__name__", "__doc__"))
     return answered
+
+
+async def _answer(view: PageView, request: Request, datasette: Datasette) -> Response:
+    # What a browser asks before a script of another site may send its token.
+    if datasette.cors and request.method == "OPTIONS":
+        return Response.text("ok")
+    answer = await view(request, datasette)
+    return await render(request, datasette, answer) if isinstance(answer, Page) else answer
 
 
 async def render(request: Request, datasette: Datasette, page: Page) -> Response:

@@ -1,46 +1,139 @@
 """Search page: the rows of a collection nearest to a text, in plain words.
 
-Layer 11: imports ``records`` and ``sources``. The rows are those of the query that the page links.
+Layer 11: imports ``access`` and ``errors``. The rows are those of the query that the page links.
+What goes wrong is said below the form, which keeps what was typed.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
-from ... import compat, server
-from ...models import Kind, is_blank
-from ...sources import SourceSpec
+from datasette import Response
+
+from ... import access
+from ...errors import EmbedError, ModelNotAllowedError
 from ..descriptions import collection_url
-from ..lookup import collection_of, database_of, find_model, read
-from ..result_sql import Rows, nearest_to_text
-from .frame import Page, html_view
+from ..http import describe_error, require_method
+from ..lookup import collection_of, database_of
+from ..results import Question, Result, Searched
+from ..weak_matches import find_usual
+from .frame import Page, html_view, render
 from .heading import heading
+from .result_rows import (
+    lines_of,
+    linked_columns,
+    query_end,
+    question_context,
+    rows_context,
+    sql_context,
+)
 
 if TYPE_CHECKING:
     from datasette import Request
     from datasette.app import Datasette
 
+#: Rows that are shown before anything is asked, and searches that are offered.
+NEWEST, SAMPLES = 5, 3
+_SAMPLE_CHARACTERS = 80
+
 
 @html_view
-async def search_page(request: Request, datasette: Datasette) -> Page:
+async def search_page(request: Request, datasette: Datasette) -> Page | Response:
+    """Return the rows nearest to the words ``q``, or the newest and how to search."""
+    require_method(request, "GET", "HEAD")
     database = await database_of(request, datasette)
     record = await collection_of(request, datasette, database)
-    q = request.args.get("q") or ""
+    searched = await Searched.of(request, datasette, database, record)
     context = await heading(request, datasette, database, record, "")
-    context |= {"q": q, "n": 10, "rows": [], "sql": None}
-    if not is_blank(q):
-        spec = SourceSpec.from_json(record.source or {})
-        rows = await read(database, lambda conn: Rows.of(conn, spec))
-        model = await find_model(datasette, record.model_id)
-        record.check_current(model)
-        await server.embed_for(datasette, request, model, [q], kind=Kind.QUERY)
-        query = nearest_to_text(record, rows, q, 10)
-        found = await database.execute(query.sql, query.params)
-        context |= {
-            "columns": found.columns,
-            "rows": found.rows,
-            "sql": query.sql,
-            "sql_url": compat.sql_url(datasette, database.name, query.sql, query.params),
-        }
-    twin = collection_url(datasette, database.name, record.name, ".json")
-    return Page("embed_search.html", context, twin=twin)
+    words_off = await _words_off(searched)
+    context |= {"q": request.args.get("q") or "", "words_off": words_off}
+    context |= question_context(searched, Question())
+    is_asked = "q" in request.args
+    try:
+        question = searched.question()
+        context |= question_context(searched, question)
+        if is_asked and not words_off:
+            context |= await _found(searched, question, context["collection"]["entries"])
+        else:
+            context |= await _newest(searched, question, context)
+    except EmbedError as error:
+        return await with_problem(searched, "embed_search.html", context, error)
+    twin = f"{_url(searched)}.json{query_end(request)}"
+    status = 403 if is_asked and words_off else 200
+    return Page("embed_search.html", context, status=status, twin=twin)
+
+
+async def with_problem(
+    searched: Searched, template: str, context: dict[str, Any], error: EmbedError
+) -> Response:
+    """Return a page that says what went wrong, and keeps what was typed."""
+    status, message, headers = describe_error(searched.request, searched.datasette, error)
+    page = Page(template, {**context, "problem": message}, status=status)
+    response = await render(searched.request, searched.datasette, page)
+    response.headers.update(headers)
+    return response
+
+
+async def _words_off(searched: Searched) -> str | None:
+    """Return why nobody, or not the actor, can search by words; None where they can."""
+    request, datasette = searched.request, searched.datasette
+    try:
+        model = await searched.model()
+        if await access.may_use_model(datasette, request.actor, model.model_id):
+            return None
+        raise ModelNotAllowedError(model.model_id)
+    except EmbedError as error:
+        _, message, _ = describe_error(request, datasette, error)
+    return f"Search by words is off on this site; browse rows like one another. {message}"
+
+
+async def _found(searched: Searched, question: Question, entries: int) -> dict[str, Any]:
+    text = searched.text()
+    blob = await searched.embedded(text)
+    result = await searched.nearest_to_text(text, question)
+    return {
+        **await rows_context(searched, result, question, entries=entries, url=_url(searched)),
+        "has_searched": True,
+        "weak": await _weak(searched, blob, result),
+    }
+
+
+async def _weak(searched: Searched, blob: bytes, result: Result) -> dict[str, str] | None:
+    """Return the scores that show that nothing is near; None where something is."""
+    if not result.rows:
+        return None
+    usual = await find_usual(searched.datasette, searched.database, searched.record)
+    best = float(result.rows[0][0])
+    if usual is None or not usual.is_weak(blob, best):
+        return None
+    return {"best": f"{best:.2f}", "usual": f"{usual.best:.2f}"}
+
+
+async def _newest(
+    searched: Searched, question: Question, context: dict[str, Any]
+) -> dict[str, Any]:
+    result = await searched.newest(NEWEST, question.filters)
+    samples: list[dict[str, str]] = []
+    if not context["words_off"] and not question.filters:
+        samples = await _samples(searched, context["collection"]["entries"])
+    return {
+        **await sql_context(searched, result),
+        "lines": await lines_of(searched, result, has_scores=False),
+        "columns": result.columns,
+        "samples": samples,
+    }
+
+
+async def _samples(searched: Searched, entries: int) -> list[dict[str, str]]:
+    """Return searches for the labels of rows from everywhere in the collection."""
+    column = (await linked_columns(searched))[0]
+    places = sorted({entries * n // (SAMPLES + 1) for n in range(1, SAMPLES + 1)})
+    texts = await searched.texts_at(column, places) if entries else []
+    searches = dict.fromkeys(text[:_SAMPLE_CHARACTERS].strip() for text in texts)
+    base = _url(searched)
+    return [{"text": text, "url": f"{base}?{urlencode({'q': text})}"} for text in searches]
+
+
+def _url(searched: Searched) -> str:
+    return collection_url(searched.datasette, searched.database.name, searched.record.name)

@@ -1,0 +1,24 @@
+"""Parts of entry ids: the columns of a compound key, taken out of an id by SQL.
+
+Layer 1: imports nothing of ours. An entry's id is the text of its row's key; that of a key
+of several columns is in Datasette's form, each part encoded and a comma between them. With
+the parts a query joins to the table by its own index.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasette.utils import tilde_decode
+
+
+def id_part(entry_id: Any, n: Any) -> str | None:
+    """Return the n-th part of an entry id, decoded, the first being 1; NULL without one.
+
+    An id without a comma is one part. The form is that of ``path_from_row_pks`` in
+    datasette/utils of 0.65.5 and 1.0a41.
+    """
+    if not isinstance(entry_id, str) or not isinstance(n, int) or n < 1:
+        return None
+    parts = entry_id.split(",")
+    return str(tilde_decode(parts[n - 1])) if n <= len(parts) else None

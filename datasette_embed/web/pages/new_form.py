@@ -1,0 +1,134 @@
+"""New form: what somebody has chosen and typed so far, from an address or from the form itself.
+
+Layer 11: imports nothing but its neighbours. What was typed is kept as it was typed; whether it
+can be done is asked in ``wishes``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode
+
+from ..fields import FieldError, Fields
+from ..filter_conditions import is_filter
+from ..sql_literals import parameters_of, with_values
+from ..wishes import Wish
+
+if TYPE_CHECKING:
+    from datasette import Request
+
+#: Parameters of a table page that leave out rows, but have no place in a collection.
+_NOT_CARRIED = ("_search", "_through", "_similar")
+_TEXTS = ("table", "sql", "filters", "where", "template", "collection", "model", "into")
+#: What the form sends beside what is chosen.
+_ACTS = ("start", "check", "preview", "checked", "is_unchecked", "anyway")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A collection that somebody is about to make; every field as it stands in the form.
+
+    Attributes:
+        query: the name of a saved query, in an address only.
+        filters: those of a table page, as its query string.
+        id_columns: names with commas between them.
+        dropped: parameters of the table page that are not carried over.
+        is_typed: whether it comes from the form, so that no choice is left to us.
+    """
+
+    table: str = ""
+    sql: str = ""
+    query: str = ""
+    filters: str = ""
+    where: str = ""
+    columns: tuple[str, ...] = ()
+    template: str = ""
+    id_columns: str = ""
+    collection: str = ""
+    model: str = ""
+    store: bool = False
+    into: str = ""
+    dropped: tuple[str, ...] = ()
+    is_typed: bool = False
+
+    @classmethod
+    def of_address(cls, request: Request) -> Draft:
+        """Return what the address names: a table with the filters of its page, or a query."""
+        pairs = parse_qsl(request.query_string, keep_blank_values=True)
+        given = dict(reversed(pairs))  # the first of a name: columns may be called "table"
+        if not given.get("table"):
+            sql, query = given.get("sql", ""), given.get("query", "")
+            draft = cls(query=query, store=True)
+            return draft.with_sql(sql, given) if sql and not query else draft
+        pairs.remove(("table", given["table"]))
+        return cls(
+            table=given["table"],
+            filters=urlencode([pair for pair in pairs if is_filter(pair[0])]),
+            where=_all_of([text for name, text in pairs if name == "_where" and text]),
+            dropped=tuple(
+                dict.fromkeys(n for n, value in pairs if value and n.startswith(_NOT_CARRIED))
+            ),
+        )
+
+    @classmethod
+    def of_form(cls, fields: Fields) -> Draft:
+        """Return what the form has sent.
+
+        Raises:
+            RequestError: it is none of ours.
+        """
+        fields.refuse_others(*_TEXTS, "columns", "id_columns", "store", *_ACTS)
+        texts: dict[str, Any] = {name: fields.text(name) or "" for name in _TEXTS}
+        return cls(
+            **texts,
+            columns=fields.names("columns"),
+            id_columns=fields.text("id_columns") or "",
+            store=fields.flag("store"),
+            is_typed=True,
+        )
+
+    def with_sql(self, sql: str, values: dict[str, str]) -> Draft:
+        """Return the draft with a query, whose parameters are replaced by their values.
+
+        Raises:
+            FieldError: a parameter has no value.
+        """
+        sql = with_values(sql, values)
+        missing = parameters_of(sql)
+        if missing:
+            names = ", ".join(f":{name}" for name in missing)
+            raise FieldError("sql", f"write the values of its parameters into it: {names}")
+        return replace(self, sql=sql)
+
+    @property
+    def has_source(self) -> bool:
+        """Whether it says which rows."""
+        return bool(self.table or self.sql)
+
+    @property
+    def columns_of_id(self) -> tuple[str, ...]:
+        """The columns that name a row, where that is not the primary key."""
+        return tuple(name.strip() for name in self.id_columns.split(",") if name.strip())
+
+    def fields(self) -> Fields:
+        """Return it as the API reads it."""
+        values: dict[str, Any] = {name: getattr(self, name).strip() or None for name in _TEXTS}
+        # A template is kept as it was typed, and says by itself which columns there are.
+        values["template"] = self.template if self.template.strip() else None
+        values["columns"] = None if values["template"] else list(self.columns) or None
+        values["id_columns"] = list(self.columns_of_id) or None
+        return Fields({**values, "store": self.store})
+
+
+def _all_of(conditions: list[str]) -> str:
+    # Each may end in a comment.
+    return conditions[0] if len(conditions) == 1 else " and ".join(f"({c}\n)" for c in conditions)
+
+
+def digest(wish: Wish) -> str:
+    """Return what tells whether something else is wished than what was checked."""
+    said = (wish.database, wish.name, wish.model.model_id, wish.store, wish.rows_database)
+    text = repr((said, sorted(asdict(wish.spec).items())))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,0 +1,208 @@
+"""Result rows: rows of a result as a table of a page, with scores and links.
+
+Layer 11: imports ``compat``. What ``embed_rows.html`` shows; texts are cut
+here, and everything is escaped there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from datasette.utils import is_url, path_with_removed_args
+
+from ... import compat
+from ..results import Question, Result, Searched
+
+if TYPE_CHECKING:
+    from datasette import Request
+
+#: Characters of a text that are shown at once, and with what is behind "more".
+SHOWN_CHARACTERS, MOST_CHARACTERS = 200, 2_000
+#: How many rows a page offers; another number of the address is kept.
+NUMBERS = (10, 25, 50, 100)
+#: The width of the bar of the score 1, in pixels.
+BAR_WIDTH = 60
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value.
+
+    Attributes:
+        column: the name of its column.
+        text: what is shown.
+        rest: what follows on demand.
+        is_cut: whether there is more than that.
+        is_missing: whether there is no value.
+        is_number: whether it is a number.
+        url: what it links to.
+        is_outside: whether that is the value itself.
+    """
+
+    column: str
+    text: str
+    rest: str = ""
+    is_cut: bool = False
+    is_missing: bool = False
+    is_number: bool = False
+    url: str | None = None
+    is_outside: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row.
+
+    Attributes:
+        score: as it is shown; None where the result has none.
+        bar_width: in pixels.
+        like_url: the page of the rows like it.
+    """
+
+    score: str | None
+    bar_width: int
+    cells: tuple[Cell, ...]
+    url: str | None
+    like_url: str | None
+
+
+async def lines_of(searched: Searched, result: Result, *, has_scores: bool) -> list[Line]:
+    """Return the rows of a result, each linked by its label or its key.
+
+    Args:
+        has_scores: whether the first column is the score.
+    """
+    linked = await linked_columns(searched)
+    first = 1 if has_scores else 0
+    best = max((float(row[0]) for row in result.rows), default=0.0) if has_scores else 0.0
+    lines = []
+    for row, entry_id, url in zip(result.rows, result.entry_ids, result.urls, strict=True):
+        score = float(row[0]) if has_scores else None
+        lines.append(
+            Line(
+                None if score is None else f"{score:.4f}",
+                _bar_width(searched, score, best),
+                _cells(result.columns[first:], row[first:], url, linked),
+                url,
+                None if entry_id is None else searched.like_url(entry_id),
+            )
+        )
+    return lines
+
+
+async def linked_columns(searched: Searched) -> tuple[str, ...]:
+    """Return the columns that link a row, the first that has a value: its label, its key."""
+    if searched.rows is None:
+        return ("id",)
+    keys, columns = searched.rows.key_columns, searched.rows.columns
+    database, table = searched.database, searched.rows.table
+    # Datasette 1.0 fails when it looks for the label of a view.
+    is_table = await database.table_exists(table)
+    label = await database.label_column_for_table(table) if is_table else None
+    if label is not None and label not in keys and label in columns:
+        return (str(label), *keys)
+    # Datasette 1.0 takes a key that is text for a label, even beside a title.
+    titles = [name for name in columns if name.lower() in ("title", "name")]
+    return (*titles[:1], *keys)
+
+
+async def rows_context(
+    searched: Searched,
+    result: Result,
+    question: Question,
+    *,
+    entries: int,
+    url: str,
+) -> dict[str, Any]:
+    """Return what ``embed_rows.html`` shows of rows with scores.
+
+    Args:
+        entries: how many rows might have been found.
+        url: of the page, without its query string.
+    """
+    lines = await lines_of(searched, result, has_scores=True)
+    end = query_end(searched.request)
+    gone = 0 if question.filters else min(question.number, entries) - len(lines)
+    return {
+        **await sql_context(searched, result),
+        "lines": lines,
+        "score_name": result.columns[0],
+        "columns": result.columns[1:],
+        "gone": max(0, gone),
+        "json_url": f"{url}.json{end}",
+        "csv_url": f"{url}.csv{end}",
+    }
+
+
+async def sql_context(searched: Searched, result: Result) -> dict[str, Any]:
+    """Return the query of a result, linked for those who may run SQL."""
+    name, query = searched.database.name, result.query
+    may_run = await compat.may_execute_sql(searched.datasette, searched.request.actor, name)
+    url = compat.sql_url(searched.datasette, name, query.sql, query.params)
+    return {"sql": query.sql, "sql_params": query.params, "sql_url": url if may_run else None}
+
+
+def question_context(searched: Searched, question: Question) -> dict[str, Any]:
+    """Return what the form of a page keeps of its address."""
+    request = searched.request
+    filters = [
+        {
+            "name": each.name,
+            "value": each.value,
+            "words": each.words,
+            "remove_url": searched.datasette.urls.path(
+                path_with_removed_args(request, {each.name: each.value})
+            ),
+        }
+        for each in question.filters
+    ]
+    numbers = sorted({*NUMBERS, question.number})
+    return {"n": question.number, "numbers": numbers, "filters": filters}
+
+
+def query_end(request: Request) -> str:
+    """Return the query string of the address with its question mark, or nothing."""
+    return f"?{request.query_string}" if request.query_string else ""
+
+
+def _cells(
+    columns: Sequence[str], row: Sequence[Any], url: str | None, linked: Sequence[str]
+) -> tuple[Cell, ...]:
+    values = dict(zip(columns, row, strict=True))
+    link = next((name for name in linked if str(values.get(name) or "").strip()), None)
+    return tuple(
+        cell_of(name, value, url if name == link else None) for name, value in values.items()
+    )
+
+
+def cell_of(column: str, value: Any, url: str | None = None) -> Cell:
+    """Return how a value is shown."""
+    if value is None:
+        return Cell(column, "", is_missing=True)
+    if isinstance(value, bytes):
+        plural = "" if len(value) == 1 else "s"
+        return Cell(column, f"Binary: {len(value):,} byte{plural}", url=url)
+    if not isinstance(value, str):
+        return Cell(column, str(value), is_number=True, url=url)
+    is_outside = url is None and len(value) <= MOST_CHARACTERS and bool(is_url(value))
+    url = value if is_outside else url
+    if len(value) <= SHOWN_CHARACTERS:
+        return Cell(column, value, url=url, is_outside=is_outside)
+    return Cell(
+        column,
+        value[:SHOWN_CHARACTERS],
+        "" if url else value[SHOWN_CHARACTERS:MOST_CHARACTERS],
+        len(value) > MOST_CHARACTERS or bool(url),
+        url=url,
+        is_outside=is_outside,
+    )
+
+
+def _bar_width(searched: Searched, score: float | None, best: float) -> int:
+    """Return the bar of a score: of cosines 1 is the whole, of others the best."""
+    if score is None or score <= 0:
+        return 0
+    whole = 1.0 if searched.record.metric == "cosine" else best
+    return max(1, round(BAR_WIDTH * min(1.0, score / whole)))
