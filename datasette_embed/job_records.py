@@ -51,6 +51,11 @@ PAUSED_BY_REQUEST = "paused on request"
 CANCELLED_BY_REQUEST = "cancelled on request"
 #: The action of the job that keeps a watched collection up to date. Nobody else runs it.
 WATCH = "watch"
+# By name and model too: SQLite reuses the id of a deleted collection.
+_OF_THIS_COLLECTION = (
+    "exists (select 1 from collections as c where c.id = collection_id and c.name = collection"
+    " and c.model = model_id)"
+)
 
 
 class JobRecords:
@@ -88,6 +93,16 @@ class JobRecords:
         found = self.list_unfinished(collection_id)
         return found[0] if found else None
 
+    def find_newest(self, collection_id: int) -> JobRecord | None:
+        """Return the last job that a person began for a collection, whatever its state."""
+        found = self._select(
+            f"where collection_id = ? and action != ? and {_OF_THIS_COLLECTION} "
+            "order by id desc limit 1",
+            collection_id,
+            WATCH,
+        )
+        return found[0] if found else None
+
     def find_resumable(self, collection_id: int) -> JobRecord | None:
         """Return the newest job that a ``create`` or ``sync`` of a person goes on with, or None."""
         jobs = self.list_unfinished(collection_id)
@@ -96,10 +111,8 @@ class JobRecords:
     def list_unfinished(self, collection_id: int | None = None) -> list[JobRecord]:
         """Return the jobs, or those of one collection, that have work to do, newest first."""
         return self._select(
-            # By name and model too: SQLite reuses the id of a deleted collection.
-            "where (? is null or collection_id = ?) and status in (?, ?, ?, ?) and exists (select"
-            " 1 from collections as c where c.id = collection_id and c.name = collection"
-            " and c.model = model_id) order by id desc",
+            "where (? is null or collection_id = ?) and status in (?, ?, ?, ?) "
+            f"and {_OF_THIS_COLLECTION} order by id desc",
             collection_id,
             collection_id,
             *(status.value for status in UNFINISHED),

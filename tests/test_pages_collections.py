@@ -119,6 +119,7 @@ async def test_list_follows_the_source_and_offers_only_what_is_allowed(
         ("status = 'pending'", "waiting"),
         ("status = 'pending', action = 'watch'", "ready, kept up to date"),
         ("status = 'running', owner = 'x', rows_done = 2", "interrupted, 66 %"),
+        ("status = 'cancelled', rows_done = 1", "cancelled, 33 %"),
     ],
 )
 async def test_state_of_a_collection_is_that_of_its_job(api_site, values, state):
@@ -335,6 +336,13 @@ async def test_pages_that_cannot_be_say_why(make_api_site):
     for path in (HERE, SITE):
         await page_of(private, path, PLAIN, status=403)
         await page_of(private, path, ROOT)
+
+
+async def test_error_page_leads_back_to_its_database(api_site):
+    """Whoever took a wrong turn sees where they are."""
+    page = await page_of(api_site, f"{HERE}/c/nothing", status=404)
+    crumbs = [a["href"] for a in page.select("p.crumbs a")]
+    assert crumbs == ["/", "/data"]
 
 
 async def test_page_answers_head_and_writes_nothing(api_site):

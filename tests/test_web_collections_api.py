@@ -179,6 +179,12 @@ async def test_show_says_what_made_it(api_site):
     assert shown["urls"]["sync"] == "/data/-/embed/c/posts/sync"
     plain = (await api_site.get("/data/-/embed/c/posts.json", PLAIN)).json()
     assert "unfinished_job" not in plain
+    listed = [
+        (await api_site.get("/data/-/embed.json", actor)).json()["collections"]
+        for actor in (ROOT, PLAIN)
+    ]
+    assert [each["newest_job"]["status"] for each in listed[0]] == ["finished"]
+    assert [each for each in listed[1] if "newest_job" in each] == []
     assert "urls" not in plain
 
 

@@ -36,6 +36,7 @@ class Facts:
     entries: int
     is_watched: bool
     unfinished: JobRecord | None
+    newest: JobRecord | None
 
 
 def read_facts(conn: sqlite3.Connection, records: Sequence[CollectionRecord]) -> list[Facts]:
@@ -49,6 +50,7 @@ def read_facts(conn: sqlite3.Connection, records: Sequence[CollectionRecord]) ->
             # A watch that came with the file does nothing.
             record.id in watched and watches.is_signed(watched[record.id], record),
             jobs.find_unfinished(record.id),
+            jobs.find_newest(record.id),
         )
         for record in records
     ]

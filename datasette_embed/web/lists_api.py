@@ -197,7 +197,7 @@ async def _describe(
         each = describe_collection(datasette, database.name, record, fact)
         each["source"] = describe_source(record, shows_sql=shows_sql)
         if shows_jobs:
-            job = fact.unfinished
-            each["unfinished_job"] = job and describe_job(datasette, database.name, job)
+            for name, job in (("unfinished_job", fact.unfinished), ("newest_job", fact.newest)):
+                each[name] = job and describe_job(datasette, database.name, job)
         described.append(each)
     return described

@@ -164,7 +164,7 @@ def _state(datasette: Datasette, collection: Mapping[str, Any]) -> dict[str, Any
     """Return the state of a collection in words, and the page of the job that says more."""
     job = collection.get("unfinished_job")
     if job is None:
-        return {"words": "incomplete" if collection["is_rebuilding"] else "ready"}
+        return _finished_state(datasette, collection)
     url = job_url(datasette, collection["database"], job["id"])
     if job["action"] == "watch" and job["status"] == "pending":
         return {"words": "ready, kept up to date", "url": url}
@@ -177,6 +177,16 @@ def _state(datasette: Datasette, collection: Mapping[str, Any]) -> dict[str, Any
     elif words == "pending":
         words = "waiting"
     return {"words": words, "url": url}
+
+
+def _finished_state(datasette: Datasette, collection: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of a collection that nothing is left to do for, or was given up."""
+    job = collection.get("newest_job")
+    if job is None or job["status"] != "cancelled":
+        return {"words": "incomplete" if collection["is_rebuilding"] else "ready"}
+    share = job_words.percent(job)
+    words = "cancelled" if share is None else f"cancelled, {share} %"
+    return {"words": words, "url": job_url(datasette, collection["database"], job["id"])}
 
 
 async def _tables(

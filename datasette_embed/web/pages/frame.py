@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from datasette import Forbidden, Response
+from datasette.utils import tilde_decode
 
 from ... import compat
 from ...errors import HiddenCollectionError
@@ -62,14 +63,20 @@ def html_view(view: PageView) -> Callable[..., Awaitable[Response]]:
             raise Forbidden(str(error)) from error
         except Exception as error:
             status, message, headers = describe_error(request, datasette, error)
-            page = Page("embed_error.html", {"status": status, "message": message}, status)
-            response = await render(request, datasette, page)
+            context = {"status": status, "message": message, **_way_back(request, datasette)}
+            response = await render(request, datasette, Page("embed_error.html", context, status))
             response.headers.update(headers)
         set_headers(request, datasette, response)
         return response
 
     functools.update_wrapper(answered, view, assigned=("__module__", "__name__", "__doc__"))
     return answered
+
+
+def _way_back(request: Request, datasette: Datasette) -> dict[str, Any]:
+    """Return the database of an address for the crumbs, which ask who may see it."""
+    name = tilde_decode(request.url_vars.get("database", ""))
+    return {"database": name} if name in datasette.databases else {}
 
 
 async def _answer(view: PageView, request: Request, datasette: Datasette) -> Response:
