@@ -164,6 +164,13 @@ async def test_running_job_shows_progress_and_can_be_stopped(api_site, counting_
             ["resume", "cancel"],
             False,
         ),
+        (
+            "status = 'failed', reason = :path || ': no table named posts'",
+            "failed",
+            "Failed: data: no table named posts.",
+            ["resume", "cancel"],
+            False,
+        ),
         ("status = 'pending'", "pending", "Waits for its turn.", "resume pause cancel".split(), 1),
         (
             "status = 'running', owner = 'x'",
@@ -208,7 +215,12 @@ async def test_every_state_is_said_and_offers_what_it_allows(
 ):
     """Only a job that goes on by itself is loaded again without a script."""
     await api_site.make()
-    for name, value in ((":owner", f"'{owner_name()}'"), (":now", "datetime() || '+00:00'")):
+    stands_for = {
+        ":owner": f"'{owner_name()}'",
+        ":now": "datetime() || '+00:00'",
+        ":path": f"'{api_site.path}'",
+    }
+    for name, value in stands_for.items():
         values = values.replace(name, value)
     change(api_site, f"update _embed_jobs set {values}")
     page = await page_of(api_site)

@@ -23,6 +23,7 @@ from ..records import CollectionRecord
 from ..sources import SourceSpec
 from ..store import Store
 from ..watches import Watches
+from .http import without_paths
 from .job_words import summary
 
 if TYPE_CHECKING:
@@ -154,8 +155,8 @@ def describe_job(
         "status": job.status.value,
         "is_abandoned": job.is_abandoned,
         "request": job.request,
-        "reason": job.reason,
-        "waits_for": waits_for,
+        "reason": job.reason and without_paths(datasette, job.reason),
+        "waits_for": waits_for and without_paths(datasette, waits_for),
         "rows_total": job.rows_total,
         "counts": asdict(job.counts),
         "rows_per_second": rate,

@@ -213,7 +213,11 @@ def _public_message(datasette: Datasette, error: Exception) -> str:
         return str(error.args[0]) if error.args else type(error).__name__
     if not isinstance(error, EmbedError):
         return "The server failed. Its log says why"
-    message = str(error)
+    return without_paths(datasette, str(error))
+
+
+def without_paths(datasette: Datasette, message: str) -> str:
+    """Return a message with the names of the site's databases for the paths of their files."""
     # Where a path is part of another, the longer one first.
     databases = [(str(db.path), name) for name, db in datasette.databases.items() if db.path]
     for path, name in sorted(databases, key=lambda pair: -len(pair[0])):
