@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Actor = Mapping[str, Any] | None
 
+#: Datasette answers for no more resources at once.
+_LARGEST_PAGE = 1_000
+
 
 def is_version_one(datasette: Datasette | type[Datasette]) -> bool:
     """Return whether this instance, or class, is of Datasette 1.0, alphas included."""
@@ -118,6 +121,26 @@ async def may_view_table(datasette: Datasette, actor: Actor, database: str, tabl
         ],
     )
     return bool(visible)
+
+
+async def viewable_tables(datasette: Datasette, actor: Actor, database: str) -> set[str]:
+    """Return the tables and views of a database that the actor may see, by one question.
+
+    Datasette 1.0 answers for those of its catalog; 0.65 has no such question. So of a table
+    that is not among them ``may_view_table`` has to be asked.
+    """
+    names: set[str] = set()
+    if not is_version_one(datasette):
+        return names
+    following = None
+    while True:
+        page = await datasette.allowed_resources(
+            "view-table", actor, parent=database, limit=_LARGEST_PAGE, next=following
+        )
+        names.update(resource.child for resource in page.resources)
+        following = page.next
+        if not following:
+            return names
 
 
 async def find_query(datasette: Datasette, actor: Actor, database: str, name: str) -> str | None:

@@ -37,6 +37,8 @@ class FailureRecords:
 
     def known_failures(self, collection_id: int) -> set[tuple[str, bytes]]:
         """Return (entry id, content hash) of what could not be embedded before."""
+        if not schema.has_table(self.conn, "_embed_failures"):
+            return set()  # LLM has made the file
         rows = self.conn.execute(
             "select f.entry_id, f.content_hash from _embed_failures as f join _embed_jobs as j"
             " on j.id = f.job_id where j.collection_id = ? and f.content_hash is not null",

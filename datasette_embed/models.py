@@ -188,8 +188,8 @@ class EmbeddingModel(ABC):
         if reading.is_unknown:
             raise UnreadableTextError(
                 self.model_id,
-                "does not know a single word of this text: it is in a script the model was not "
-                "made for. Use a multilingual model",
+                "does not know a single word of this text. Use a multilingual model if these are "
+                "words of another script",
             )
 
     def embed(

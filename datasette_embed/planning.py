@@ -1,16 +1,18 @@
 """What a run would do, and what it would cost, before it starts.
 
-Layer 8: imports ``batches``, ``models``, ``sources``, ``store`` and ``errors``. Reads only;
-the run itself is ``jobs``.
+Layer 8: imports ``batches``, ``models``, ``sources``, ``store``, ``failure_records`` and
+``errors``. Reads only; the run itself is ``jobs``.
 """
 
 from __future__ import annotations
 
 import random
 import time
+from collections.abc import Container
 from dataclasses import dataclass
 
 from .errors import InvalidVectorError, ProviderError, SourceError
+from .failure_records import FailureRecords
 from .missing import compare
 from .models import EmbeddingModel, Item, Kind, embed_items, read_items
 from .records import CollectionRecord, EntryState, Row, RowSource
@@ -32,7 +34,8 @@ class Plan:
 
     Attributes:
         rows: rows of the source.
-        missing: rows to embed, because they are new or their text changed.
+        missing: rows to embed, because they are new, their text changed, or they failed.
+        failed_before: those of them whose text could not be embedded before.
         contents: distinct texts among them: the items that reach the model, at most.
         unchanged: rows that are up to date.
         to_store: up-to-date rows whose text or metadata is to be stored in addition.
@@ -51,6 +54,7 @@ class Plan:
 
     rows: int = 0
     missing: int = 0
+    failed_before: int = 0
     contents: int = 0
     unchanged: int = 0
     to_store: int = 0
@@ -92,7 +96,10 @@ def make_plan(
         SourceError: the source cannot be read, or the collection is another tool's and
             holds entries that do not come from it.
     """
-    comparison = _Comparison(model, collection, store_content)
+    failed = (
+        FailureRecords(store.conn).known_failures(collection.id) if store and collection else ()
+    )
+    comparison = _Comparison(model, collection, store_content, failed)
     for window in source.iter_windows():
         ids = [row.entry_id for row in window if row.entry_id is not None]
         comparison.add(
@@ -123,9 +130,14 @@ class _Comparison:
     """
 
     def __init__(
-        self, model: EmbeddingModel, collection: CollectionRecord | None, store_content: bool
+        self,
+        model: EmbeddingModel,
+        collection: CollectionRecord | None,
+        store_content: bool,
+        failed: Container[tuple[str, bytes]],
     ) -> None:
         self._model = model
+        self._failed = failed
         self.plan = Plan()
         self.kept = 0
         self.sample: list[Item] = []
@@ -169,6 +181,7 @@ class _Comparison:
                 self.digests.add(item.content_hash)
             for row in item.rows:
                 plan.missing += 1
+                plan.failed_before += (str(row.entry_id), item.content_hash) in self._failed
                 _add_to_sample(self.sample, row.content, plan.missing, self._chooser)
 
 

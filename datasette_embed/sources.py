@@ -193,7 +193,8 @@ class Source:
             f" where {self._where} limit {_SAMPLE_ROWS}"
         ).fetchall()
         if not sample:
-            raise SourceError(self.path, f"'{spec.table}' has no rows to embed")
+            which = " that meet the condition" if spec.where else ""
+            raise SourceError(self.path, f"'{spec.table}' has no rows to embed{which}")
         prose, text, empty = [], [], []
         for column, values in zip(others, zip(*sample, strict=True), strict=False):
             texts = [value for value in values if isinstance(value, str) and value.strip()]

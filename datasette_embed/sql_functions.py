@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import compat, sql_vectors
 from .budgets import TRUSTED, Admission
-from .entry_id_parts import id_part
+from .entry_id_parts import id_number, id_part
 from .errors import EmbedError
 from .executor import current_call, reports_errors, wrap_executor
 from .models import EmbeddingModel, Item, Kind, is_blank
@@ -104,6 +104,7 @@ def register(
     for number_of_arguments in (2, 3):
         _create(conn, "llm_embed", number_of_arguments, embed)
     _create(conn, "llm_embed_id_part", 2, reports_errors(id_part, "llm_embed_id_part"))
+    _create(conn, "llm_embed_id_number", 1, reports_errors(id_number, "llm_embed_id_number"))
     for name, (number_of_arguments, function) in VECTOR_FUNCTIONS.items():
         _create(conn, name, number_of_arguments, reports_errors(function, name))
     for name, new_function in ROW_FUNCTIONS.items():

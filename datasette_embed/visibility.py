@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Set
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: From so many tables on one question about all is quicker than one about each.
+_MANY_TABLES = 20
 #: A file that changed less than this ago may change again within one tick of its clock.
 _SETTLED_SECONDS = 2.0
 #: What was read of a file is read again after this, whatever its times say.
@@ -131,12 +134,31 @@ async def holdings_of(datasette: Datasette, database: str) -> Holdings:
 async def judge(datasette: Datasette, actor: Actor, database: str) -> Verdict:
     """Return what an actor may not see of a database."""
     holdings = await holdings_of(datasette, database)
+    left = holdings.rules - await met_at_once(datasette, actor, database, holdings.rules)
     # Those first that decide about SQL too.
-    for rule in sorted(holdings.rules, key=lambda rule: (not rule.is_elsewhere, rule.name)):
+    for rule in sorted(left, key=lambda rule: (not rule.is_elsewhere, rule.name)):
         if not await meets(datasette, actor, database, rule):
             hidden = {folded(name): name for name in holdings.hidden}
             return Verdict(hidden, rule.is_elsewhere)
     return Verdict({})
+
+
+async def met_at_once(
+    datasette: Datasette, actor: Actor, database: str, rules: Set[Rule]
+) -> set[Rule]:
+    """Return rules that an actor meets, found by one question; ``meets`` answers for the others.
+
+    Of few rules, and on Datasette 0.65, there are none.
+    """
+    tables = {rule for rule in rules if rule.need is Need.TABLE}
+    if len(tables) < _MANY_TABLES:
+        return set()
+    token = _is_asking.set(True)
+    try:
+        names = await compat.viewable_tables(datasette, actor, database)
+    finally:
+        _is_asking.reset(token)
+    return {rule for rule in tables if rule.name in names}
 
 
 async def meets(datasette: Datasette, actor: Actor, database: str, rule: Rule) -> bool:

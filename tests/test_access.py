@@ -806,3 +806,42 @@ async def test_permissions_page_lists_ours(make_datasette, data, two_models):
     response = await get(datasette, "/-/permissions", ROOT)
     assert response.status_code == 200
     assert "embed-use-model" in response.text
+
+
+@pytest.mark.asyncio
+@pytest.mark.skipif(not IS_ONE, reason="0.65 cannot be asked about many tables at once")
+@ACTORS
+async def test_many_sources_are_asked_about_at_once(make_datasette, tmp_path, monkeypatch, actor):
+    """With the same answer as one by one, and not one question for each of them."""
+    path = tmp_path / "data.db"
+    for name in ("docs", "Open", "shut", "odd_name"):
+        make_docs(path, ROWS, name)
+        run_job(path, CountingModel(), spec=SourceSpec(table=name, columns=("body",)), name=name)
+    execute(path, "create view seen as select * from shut")
+    rules = {Rule(Need.TABLE, name) for name in ("docs", "Open", "shut", "odd_name", "seen")}
+    rules |= {Rule(Need.TABLE, "OPEN"), Rule(Need.TABLE, "gone"), Rule(Need.SQL)}
+    tables = {"SHUT": PRIVATE, "odd_name": {"allow": False}, "docs": PRIVATE, "Open": {}}
+    datasette = make_datasette([str(path)], site={"databases": {"data": {"tables": tables}}})
+    await get(datasette, "/data")
+    each = {rule for rule in rules if await visibility.meets(datasette, actor, "data", rule)}
+    seen = [record.name for record in await access.visible_collections(datasette, actor, "data")]
+    assert await visibility.met_at_once(datasette, actor, "data", rules) == set()
+    monkeypatch.setattr(visibility, "_MANY_TABLES", 1)
+    met = await visibility.met_at_once(datasette, actor, "data", rules)
+    assert met <= each
+    assert {rule.name for rule in each - met} <= {"", "OPEN", "gone"}  # in no catalog
+
+    asked = []
+    may_view_table = compat.may_view_table
+
+    async def counted(datasette, actor, database, table):
+        asked.append(table)
+        return await may_view_table(datasette, actor, database, table)
+
+    monkeypatch.setattr(compat, "may_view_table", counted)
+    again = [record.name for record in await access.visible_collections(datasette, actor, "data")]
+    assert again == seen == (["Open", *(["docs", "shut"] if is_trusted(actor) else [])])
+    refused = {"docs", "shut", "odd_name"} - set(seen)
+    assert set(asked) == refused
+    verdict = await visibility.judge(datasette, actor, "data")
+    assert verdict.is_hidden("embeddings")

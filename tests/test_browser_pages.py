@@ -228,18 +228,24 @@ def test_without_javascript_the_same_is_possible(visit, site):
 
 
 def test_server_killed_in_a_job_page_catches_up_by_itself(visit, site):
-    """The page says that it has lost the server, asks again, and shows the end of the job."""
+    """The page says that it has lost its session, or the server, asks again, and shows the end."""
     site.tell_model(holds_after=200)
     someone = visit(site)
-    someone.expect_fault("ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET")
+    someone.expect_fault("403|ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET")
     page = someone.page
     address = start_job(page)
     page.get_by_text(UNDERWAY).first.wait_for()
+    cookies = someone.context.cookies()
+    someone.context.clear_cookies()
+    page.get_by_text("the link that datasette --root prints").wait_for()
+    someone.context.add_cookies(cookies)
+    page.get_by_text("the link that datasette --root prints").wait_for(state="hidden")
     site.kill()
     page.get_by_text(re.compile("Reconnecting")).first.wait_for()
     site.tell_model()
     site.start()
     wait_until_done(page)
+    assert page.get_by_text("has begun").count() == 0
     assert page.url == address
     page.get_by_text(re.compile("Reconnecting")).first.wait_for(state="hidden")
     assert jobs_of(site) == [("finished",)]
@@ -251,6 +257,13 @@ def test_job_is_paused_resumed_and_cancelled_by_clicks(visit, site):
     site.tell_model(seconds=0.4)
     page = visit(site).page
     start_job(page)
+    # What is said twice goes on in both places, and the number of rows is not said a third time.
+    page.wait_for_function(
+        "() => { const text = id => document.getElementById(id).textContent;"
+        " const shown = text('embed-job-summary');"
+        " return /^[1-9]/.test(shown) && shown === text('embed-job-progress-text'); }"
+    )
+    assert page.locator(".embed-summary").inner_text().startswith("Rows of articles")
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("heading", name=re.compile("paused", re.I)).first.wait_for()
     assert page.get_by_role("button", name="Pause").count() == 0
@@ -310,6 +323,35 @@ def test_session_that_ends_in_the_form_keeps_what_was_typed(visit, site):
         field.input_value() for field in page.locator("input[type=text]").all()
     ]
     assert site.query("data", "select name from sqlite_master where name = 'collections'") == []
+
+
+def test_form_that_loses_its_session_or_its_server_says_so_and_goes_on(visit, site):
+    """What is shown of what was typed before looks old until the server has answered again."""
+    someone = visit(site)
+    someone.expect_fault("403|ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET")
+    page = someone.page
+    page.goto("/data/-/embed/new?table=articles")
+    start_button(page)
+    template, preview = page.locator("#template"), page.locator("#embed-preview")
+    cookies = someone.context.cookies()
+
+    def sign_in() -> None:
+        someone.context.add_cookies(cookies)
+
+    for text, lose, find, words in (
+        ("First: {{ title }}", someone.context.clear_cookies, sign_in, "Sign in again"),
+        ("Second: {{ title }}", site.kill, site.start, "Reconnecting…"),
+    ):
+        lose()
+        template.fill(text)
+        page.get_by_text(words).wait_for()
+        stale = page.locator("form.is-stale")
+        assert stale.count() == 1
+        assert text[:6] not in preview.inner_text()
+        find()
+        preview.get_by_text(text[:6]).first.wait_for()
+        page.get_by_text(words).wait_for(state="hidden")
+        assert stale.count() == 0
 
 
 # -- other tabs, other programs ---------------------------------------------------------

@@ -233,3 +233,14 @@ def test_jobs_foreign_tables_refused(tmp_path):
     for command in (("list", path), ("show", path, "1"), ("cancel", path, "1")):
         error = refused("jobs", *command, files=[path])
         assert "already has a table named 'embeddings' of its own" in error
+
+
+def test_sync_says_how_many_rows_failed_before(db):
+    """They are no changes, and are tried again each time."""
+    execute(
+        db,
+        "insert into _embed_failures select 2, id, content_hash, 'no', 1 from embeddings"
+        " where id = '1'",
+        "delete from embeddings where id = '1'",
+    )
+    assert "1 to embed (1 of them failed before), 2 up to date" in embed("sync", db).stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sqlite3
@@ -11,6 +12,10 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
+from datasette.app import Datasette
+from datasette.version import __version__ as VERSION
+from itsdangerous import BadSignature
 
 import datasette_embed
 from datasette_embed.cli import embed
@@ -182,3 +187,32 @@ def test_environment_variable_in_the_readme_is_a_setting() -> None:
     for name in re.findall(r"`DATASETTE_EMBED_(\w+)`", README):
         # The lease is one of the file, not of a site.
         assert name.lower() in SETTINGS or name == LEASE_VARIABLE.removeprefix("DATASETTE_EMBED_")
+
+
+@pytest.mark.asyncio
+async def test_tables_of_the_file_are_hidden_as_the_readme_says(tmp_path: Path) -> None:
+    """On both versions of Datasette; the owner's own table stays in the list."""
+    (text,) = [block for block in blocks("yaml") if "hidden" in block]
+    path = tmp_path / "til.db"
+    with contextlib.closing(sqlite3.connect(path)) as conn:
+        conn.executescript("create table til (id integer primary key, body text)")
+        conn.execute("insert into til values (1, 'a dog')")
+        conn.commit()
+    datasette_embed.create(path, "til")
+    options = "metadata" if VERSION.startswith("0.") else "config"
+    site = Datasette([str(path)], **{options: yaml.safe_load(text)})
+    await site.invoke_startup()
+    tables = (await site.client.get("/til.json")).json()["tables"]
+    assert [table["name"] for table in tables if not table["hidden"]] == ["til"]
+    assert {"embeddings", "collections", "_embed_jobs"} <= {table["name"] for table in tables}
+
+
+@pytest.mark.parametrize(("secret", "is_known"), [(None, False), ("s", True)])
+def test_signature_outlives_the_server_with_a_secret_alone(
+    secret: str | None, is_known: bool
+) -> None:
+    """So a restart ends the sign-in, unless the secret is given."""
+    first, second = (Datasette([], secret=secret) for _ in range(2))
+    signed = first.sign({"a": {"id": "root"}}, "actor")
+    with contextlib.nullcontext() if is_known else pytest.raises(BadSignature):
+        assert second.unsign(signed, "actor") == {"a": {"id": "root"}}

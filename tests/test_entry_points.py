@@ -146,6 +146,35 @@ async def test_table_filter_on_a_column_named_like_ours_is_spelled_out(api_site)
     assert new.endswith("/new?table=odd&table__exact=x")
 
 
+async def test_table_filter_on_a_column_of_datasettes_is_carried(api_site):
+    """``_lang=en`` would be a word to Datasette, ``_lang__exact=en`` is a filter."""
+    change(api_site, "create table odd (id integer primary key, _lang text, body text)")
+    path = "/data/odd?_lang__exact=en&_sort=id"
+    (new,) = [h for h in await links_of(api_site, path, ROOT) if "/new?" in h]
+    assert new == f"{DATABASE}/new?table=odd&_lang__exact=en"
+    page = (await api_site.get(new, ROOT)).text
+    assert "where _lang = &#34;en&#34;" in page
+
+
+async def test_rows_by_meaning_or_words_are_said_not_to_be_carried(api_site):
+    """Rather than that more rows are embedded than were on the page."""
+    await api_site.make()
+    path = "/data/posts?_similar=pets&_similar_number=2&_search=&id__gt=1"
+    (new,) = [h for h in await links_of(api_site, path, EDITOR) if "/new?" in h]
+    assert new == f"{DATABASE}/new?table=posts&_similar=pets&_similar_number=2&id__gt=1"
+    page = (await api_site.get(new, EDITOR)).text
+    assert "Not carried over from the table's page: _similar, _similar_number" in html.unescape(
+        page
+    )
+
+
+async def test_filters_too_long_to_be_carried_offer_no_rows(api_site):
+    """The whole table would be offered in place of those on the page."""
+    path = "/data/posts?title__contains="
+    assert any("/new?" in h for h in await links_of(api_site, path + "a" * 3_000, ROOT))
+    assert not any("/new?" in h for h in await links_of(api_site, path + "a" * 4_000, ROOT))
+
+
 async def test_our_own_tables_are_not_offered(api_site):
     """Vectors are no rows to embed."""
     await api_site.make()

@@ -204,6 +204,31 @@ async def test_about_markup_in_names_stays_text(api_site):
     assert AWKWARD in facts_of(page)["Made from"]
 
 
+async def test_about_names_the_command_that_keeps_it_up_to_date(api_site):
+    """To those who may change it."""
+    await api_site.make()
+    upkeep = facts_of(await page_of(api_site))["Kept up to date by itself"]
+    command = f"datasette embed watch {api_site.path.name} posts"
+    assert upkeep == f"no; a command on the server turns it on: {command}"
+    upkeep = facts_of(await page_of(api_site, actor=PLAIN))["Kept up to date by itself"]
+    assert upkeep == "no"
+
+
+async def test_about_view_is_called_a_view(api_site):
+    """No command watches one."""
+    await api_site.make("recent", id_columns=["id"])
+    facts = facts_of(await page_of(api_site, "/data/-/embed/c/recent/about"))
+    assert facts["Made from"] == "the view recent"
+    assert facts["Kept up to date by itself"] == "no"
+
+
+async def test_rename_form_leaves_out_the_spaces_around_a_name(api_site):
+    """Nobody sees them afterwards."""
+    await api_site.make()
+    response = await send(api_site, "/data/-/embed/c/posts/rename", {"name": " News "})
+    assert response.headers["location"] == "/data/-/embed/c/News/about"
+
+
 # -- update ---------------------------------------------------------------------------
 
 
@@ -221,6 +246,32 @@ async def test_about_check_counts_changes_and_writes_nothing(api_site, counting_
     assert page.select_one("form[action$=sync] input[type=submit]")["value"] == "Embed 1 row"
     assert len(counting_model.calls) == calls
     assert api_site.rows("select id, status from _embed_jobs") == before
+
+
+async def test_about_check_tells_failed_rows_from_changed_ones(api_site, counting_model):
+    """What fails every time is no change; an update tries it again."""
+    await api_site.make()
+    change(
+        api_site,
+        "insert into _embed_failures select 1, id, content_hash, 'no', 1 from embeddings"
+        " where id = '1'",
+    )
+    change(api_site, "delete from embeddings where id = '1'")
+    page = parsed(await send(api_site, ABOUT), 200)
+    said = page.select_one("ul.bullets").get_text(" ", strip=True)
+    assert said.startswith("Up to date, but for 1 row that failed before: an update tries it again")
+    button = page.select_one("form[action$=sync] input[type=submit]")
+    assert button["value"] == "Try 1 row again"
+    change(api_site, "update posts set body = 'anew' where id = 2")
+    page = parsed(await send(api_site, ABOUT), 200)
+    said = page.select_one("ul.bullets").get_text(" ", strip=True)
+    assert said.startswith("1 row is new or changed, 1 failed before and is tried again; ")
+    change(api_site, "update posts set body = 'anew' where id = 1")
+    page = parsed(await send(api_site, ABOUT), 200)
+    said = page.select_one("ul.bullets").get_text(" ", strip=True)
+    assert said.startswith("2 rows are new or changed; ")
+    plan = await api_site.post("/data/-/embed/estimate", {"table": "posts", "columns": ["body"]})
+    assert plan.json()["plan"]["failed_before"] == 0
 
 
 async def test_about_check_up_to_date_offers_no_update(api_site):
@@ -371,5 +422,5 @@ async def test_about_editor_has_every_control(api_site):
     await api_site.make()
     page = await page_of(api_site, actor=EDITOR)
     assert actions_of(page) == ["about#update", "sync", "rename", "delete"]
-    assert [row.a.get_text() for row in page.select(".embed-jobs tbody tr")] == ["1"]
+    assert [row.a.get_text() for row in page.select(".embed-log tbody tr")] == ["1"]
     assert json.loads((await api_site.get(f"{ABOUT}.json", EDITOR)).text)["urls"]

@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup
 from datasette.database import Database
 
 from datasette_embed.database import sqlite3
-from tests.api_site import ANONYMOUS, AWKWARD, EDITOR, PLAIN, ROOT, make_file
+from tests.api_site import ANONYMOUS, AWKWARD, EDITOR, PLAIN, ROOT, error_of, make_file
 
 pytestmark = pytest.mark.asyncio
 
@@ -83,7 +83,9 @@ async def test_collection_in_the_list_says_what_it_is(api_site, path):
     assert headings_of(page) == ["Collection ▲", "Rows of", "Rows", "Model", "State", "Made (UTC)"]
     assert rows_of(page) == [["posts", "posts", "3", "counting", "ready", "2026-01-01 10:00:00"]]
     assert [a["href"] for a in page.select("td a")] == [f"{HERE}/c/posts", "/data/posts"]
-    assert links_of(page) == {"Embed rows of a table": f"{HERE}/new", "json": f"{path}.json"}
+    jobs = {"Jobs": f"{HERE}/jobs"} if path == HERE else {}
+    links = {"Embed rows of a table": f"{HERE}/new", "json": f"{path}.json"}
+    assert links_of(page) == links | jobs
     assert EMPTY not in page.get_text()
 
 
@@ -218,7 +220,7 @@ async def test_list_is_sorted_by_a_click_on_a_heading(api_site, path):
 
 
 async def test_sorted_list_goes_on_behind_a_name(api_site):
-    """Or from the beginning, where that collection has been deleted."""
+    """Which must be there: to begin again unasked would repeat rows, for a program for ever."""
     await api_site.make(name="b")
     await api_site.make("secrets", name="c")
     await api_site.make(name="a")
@@ -227,7 +229,13 @@ async def test_sorted_list_goes_on_behind_a_name(api_site):
     assert names_of(page) == ["c", "a"]
     assert links_of(page)["Next page"] == f"{HERE}?sort=entries&number=2&after=a"
     assert names_of(await page_of(api_site, f"{query}&after=a")) == ["b"]
-    assert names_of(await page_of(api_site, f"{query}&after=nosuch")) == ["c", "a"]
+    api = query.replace("?", ".json?")
+    for path in (f"{query}&after=nosuch", f"{api}&after=nosuch"):
+        response = await api_site.get(path, ROOT)
+        assert response.status_code == 400
+        assert "there is no collection" in response.text
+        assert "Begin again without it" in response.text
+    error_of(await api_site.get(f"{api}&after=c", PLAIN), 400)  # hidden, and not told of
 
 
 @pytest.mark.parametrize(
@@ -264,8 +272,11 @@ async def test_no_collection_yet_offers_the_tables_with_text(api_site, path):
 @pytest.mark.parametrize("path", [HERE, SITE])
 @pytest.mark.parametrize("actor", [ANONYMOUS, PLAIN])
 async def test_no_collection_yet_names_no_table_to_others(api_site, path, actor):
-    """There is nothing they could do with it."""
+    """There is nothing they could do with it; what they can do instead is said."""
     page = await page_of(api_site, path, actor)
+    words = text_of(page.select_one("section.content"))
+    assert ("sign in as somebody who may" in words) == (actor is ANONYMOUS)
+    assert ("with the permission embed-create" in words) == (actor is PLAIN)
     content = page.select_one("section.content")
     assert EMPTY in content.get_text()
     assert "posts" not in content.get_text()

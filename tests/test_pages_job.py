@@ -74,6 +74,14 @@ def rows_of(page, name):
     return [[text_of(cell) for cell in row("td")] for row in page.select(f".{name} tbody tr")]
 
 
+def failures_of(page):
+    """Return (number of rows and reason, rows) of each group of failures."""
+    return [
+        (text_of(group.p), [text_of(row) for row in group("li")])
+        for group in page.select(".embed-failures")
+    ]
+
+
 def buttons_of(page):
     """Return (what a form's button says, where the form goes)."""
     return [
@@ -87,7 +95,8 @@ async def test_finished_job_says_what_it_did_and_links_the_search(api_site):
     await api_site.make()
     change(
         api_site,
-        "update _embed_jobs set started_at = '2026-01-01T10:00:00+00:00',"
+        "update _embed_jobs set created_at = '2026-01-01T09:59:00+00:00',"
+        " started_at = '2026-01-01T10:00:00+00:00',"
         " finished_at = '2026-01-01T10:00:05+00:00'",
     )
     page = await page_of(api_site)
@@ -95,15 +104,15 @@ async def test_finished_job_says_what_it_did_and_links_the_search(api_site):
     assert text_of(page.h1) == "posts"
     assert text_of(job.h2) == "Job 1: finished"
     sentence, state, summary, search = (text_of(p) for p in job("p"))
-    assert sentence.startswith("Embedding of posts with counting, started by root ")
+    assert sentence.startswith("Embedding of posts with counting, asked for by root ")
     assert state == "Finished: 3 rows embedded. It took 5 s."
     assert summary == "3 of 3 rows (100 %)"
     assert search == "Search these rows by meaning"
     assert [a["href"] for a in job.select("p a")] == [SEARCH, SEARCH]
     assert job.progress["value"] == "100"
     assert rows_of(page, "embed-log") == [
-        ["1", "first embedding", "finished", "3 of 3 rows (100 %)", "2026-01-01 10:00:00", "5 s"]
-        + ["root"]
+        ["1", "first embedding", "finished", "3 of 3 rows (100 %)"]
+        + ["2026-01-01 09:59:00", "2026-01-01 10:00:05", "root"]
     ]
     assert not page.select("#embed-job form, .embed-failures, noscript")
     assert not page.find("script", src=lambda src: src and "embed_job" in src)
@@ -118,7 +127,7 @@ async def test_running_job_shows_progress_and_can_be_stopped(api_site, counting_
         data = (await api_site.get(f"{JOBS}/2.json", ROOT)).json()["job"]
     job = page.select_one("#embed-job")
     assert text_of(job.h2) == "Job 2: running"
-    assert text_of(job.p).startswith("Updating posts with counting, started ")
+    assert text_of(job.p).startswith("Updating posts with counting, asked for ")
     assert text_of(job.select_one("#embed-job-summary")) == data["summary"] == "0 of 3 rows (0 %)"
     assert (job.progress["value"], job.progress["max"]) == ("0", "100")
     assert buttons_of(page) == [
@@ -131,8 +140,9 @@ async def test_running_job_shows_progress_and_can_be_stopped(api_site, counting_
     assert job["data-url"] == f"{JOBS}/2.json"
     names = ("status", "is_abandoned", "request", "reason", "waits_for")
     assert json.loads(job["data-state"]) == [*(data[name] for name in names), 0]
-    # The heading says nothing that this page says better.
-    assert text_of(page.select_one(".embed-summary")) == "3 rows of posts · body · model counting"
+    # The heading says nothing that this page says better; what is said twice is kept up twice.
+    assert text_of(page.select_one(".embed-summary")) == "Rows of posts · body · model counting"
+    assert text_of(page.select_one("#embed-job-progress-text")) == data["summary"]
     assert [row[:4] for row in rows_of(page, "embed-log")] == [
         ["2", "update", "running", "0 of 3 rows (0 %)"],
         ["1", "first embedding", "finished", "3 of 3 rows (100 %)"],
@@ -236,9 +246,9 @@ async def test_failures_link_their_rows_and_are_tried_again(api_site, picky):
     """The button makes a job of its own, and leads to its page."""
     await api_site.make(model="picky")
     page = await page_of(api_site)
-    ((row, why, tries),) = rows_of(page, "embed-failures")
-    assert (row, why.startswith("picky: the model failed"), tries) == ("1", True, "1")
-    assert page.select_one(".embed-failures td a")["href"] == "/data/posts/1"
+    ((why, rows),) = failures_of(page)
+    assert (why.startswith("1 row: picky: the model failed"), rows) == (True, ["1"])
+    assert page.select_one(".embed-failures li a")["href"] == "/data/posts/1"
     assert text_of(page.select_one("#embed-job-summary")) == "3 of 3 rows (100 %) · 1 error"
     assert buttons_of(page) == [("Try the failed rows again", f"{JOBS}/1/retry")]
     response = await send(api_site, f"{JOBS}/1/retry", EDITOR)
@@ -246,7 +256,61 @@ async def test_failures_link_their_rows_and_are_tried_again(api_site, picky):
     await api_site.settled()
     page = await page_of(api_site, f"{JOBS}/2")
     words = text_of(page.select_one("#embed-job p"))
-    assert words.startswith("Second try of the failed rows of posts with picky, started by editor")
+    assert words.startswith("Second try of the failed rows of posts with picky, asked for by edit")
+
+
+async def test_failures_of_one_reason_stand_together_and_link_rows_that_are_there(api_site):
+    """A reason is said once; a row that was deleted since has no page."""
+    await api_site.make()
+    for entry_id, message, attempts in (("1", "x", 1), ("2", "y", 1), ("3", "x", 2), ("9", "x", 1)):
+        change(
+            api_site,
+            "insert into _embed_failures values (1, ?, null, ?, ?)",
+            entry_id,
+            message,
+            attempts,
+        )
+    page = await page_of(api_site)
+    assert failures_of(page) == [
+        ("3 rows: x", ["1", "3 (tried 2 times)", "9"]),
+        ("1 row: y", ["2"]),
+    ]
+    links = [a["href"] for a in page.select(".embed-failures a")]
+    assert links == ["/data/posts/1", "/data/posts/3", "/data/posts/2"]
+
+
+@pytest.mark.parametrize("twice", [False, True])
+async def test_jobs_of_a_database_are_listed_with_their_collections(api_site, twice):
+    """The newest first, and page after page."""
+    await api_site.make()
+    await api_site.make("secrets")
+    page = await page_of(api_site, f"{JOBS}?number=1" if twice else JOBS)
+    rows = [row[:4] for row in rows_of(page, "embed-log")]
+    if twice:
+        following = page.find("a", string="Next page")["href"]
+        assert following == f"{JOBS}?number=1&before=2"
+        rows += [row[:4] for row in rows_of(await page_of(api_site, following), "embed-log")]
+    assert rows == [
+        ["2", "secrets", "first embedding", "finished"],
+        ["1", "posts", "first embedding", "finished"],
+    ]
+    assert page.select_one(".export-links a")["href"].startswith(f"{JOBS}.json")
+    assert (await api_site.get(JOBS, ANONYMOUS)).status_code == 403
+
+
+async def test_unfinished_collection_says_so_on_each_of_its_pages(api_site):
+    """In how many rows are there, and to those who see no job that it is not all."""
+    await api_site.make()
+    change(api_site, "update _embed_jobs set status = 'paused', rows_total = 5")
+    for path in ("?q=dog", "/about", "/like/1"):
+        words = text_of((await page_of(api_site, SEARCH + path)).select_one(".embed-summary"))
+        assert words.endswith("paused: 3 of 5 rows are in it; results come from these only")
+        page = await page_of(api_site, SEARCH + path, ANONYMOUS)
+        words = text_of(page.select_one(".embed-summary"))
+        assert words.endswith(" · not complete: results come from these rows only")
+    change(api_site, "update _embed_jobs set status = 'finished'")
+    words = text_of((await page_of(api_site, SEARCH)).select_one(".embed-summary"))
+    assert words.endswith("model counting")
 
 
 async def test_failures_of_strangers_are_text_and_come_in_pages(api_site):
@@ -266,12 +330,12 @@ async def test_failures_of_strangers_are_text_and_come_in_pages(api_site):
             MARKUP,
         )
     page = await page_of(api_site, f"{JOBS}/1?number=1")
-    rows = rows_of(page, "embed-failures")
+    found = failures_of(page)
     following = page.find("a", string="More rows that failed")["href"]
     assert following.startswith(f"{JOBS}/1?")
     page = await page_of(api_site, following.partition("#")[0])
-    rows += rows_of(page, "embed-failures")
-    assert rows == [[MARKUP, MARKUP, "1"], ["a&b", MARKUP, "1"]]
+    found += failures_of(page)
+    assert found == [(f"1 row: {MARKUP}", [MARKUP]), (f"1 row: {MARKUP}", ["a&b"])]
     assert page.find("a", string="More rows that failed") is None
     assert text_of(page.select_one(".embed-job-state")) == f"Failed: {MARKUP}."
     assert text_of(page.select_one("#embed-job strong")) == MARKUP

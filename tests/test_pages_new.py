@@ -5,32 +5,31 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from bs4 import BeautifulSoup
 
+from datasette_embed.database import sqlite3
 from datasette_embed.runner import get_runner
-from datasette_embed.web.pages import estimates, new_page
 from tests.api_site import AWKWARD, EDITOR, PLAIN, ROOT, error_of
-from tests.conftest import ModelsPlugin
 from tests.fakes import CountingModel
+from tests.new_form import (
+    NEW,
+    MoreModels,
+    act_of,
+    errors_of,
+    fields_of,
+    plan_of,
+    send,
+    show,
+    soup_of,
+    ticked,
+)
 
-NEW = "/data/-/embed/new"
 pytestmark = pytest.mark.asyncio
 NO_SQL = {"allow_sql": {"id": "root"}}
-
-
-class MoreModels(ModelsPlugin):
-    """Beside those of the fixtures."""
-
-
-class PaidModel(CountingModel):
-    """A model that costs ten dollars for every token."""
-
-    is_local = False
-    price_per_million_tokens = 10e6
 
 
 class KeyedModel(CountingModel):
@@ -38,69 +37,6 @@ class KeyedModel(CountingModel):
 
     needs_key = "nobodys"
     key_env_var = "NOBODYS_KEY"
-
-
-def soup_of(response: Any, status: int = 200) -> BeautifulSoup:
-    """Return a page, which must have this status."""
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"].startswith("text/html")
-    return BeautifulSoup(response.text, "html.parser")
-
-
-async def show(site: Any, query: str = "", actor: Any = ROOT, status: int = 200) -> BeautifulSoup:
-    """Return the page of an address."""
-    return soup_of(await site.get(NEW + query, actor), status)
-
-
-async def send(site: Any, actor: Any = ROOT, **fields: Any) -> Any:
-    """Return the answer to the form."""
-    return await site.ask(
-        "POST",
-        NEW,
-        actor,
-        content=urlencode(fields, doseq=True),
-        headers={"content-type": "application/x-www-form-urlencoded"},
-    )
-
-
-def fields_of(page: BeautifulSoup) -> dict[str, Any]:
-    """Return what a browser would send of the form, without a button."""
-    sent: dict[str, Any] = {}
-    for field in page.select("form#embed-new [name]"):
-        kind = field.get("type")
-        if kind == "submit" or (kind == "checkbox" and not field.has_attr("checked")):
-            continue
-        if field.name == "select":
-            value = field.select_one("option[selected]")["value"]
-        else:
-            value = field.get_text() if field.name == "textarea" else field.get("value", "")
-        sent.setdefault(field["name"], []).append(value)
-    return sent
-
-
-def ticked(page: BeautifulSoup) -> list[str]:
-    """Return the columns that are chosen."""
-    return [box["value"] for box in page.select("[name=columns][checked]")]
-
-
-def plan_of(page: BeautifulSoup) -> dict[str, str]:
-    """Return what it takes, by name."""
-    names = [each.get_text() for each in page.select("#embed-plan dt")]
-    texts = [each.get_text() for each in page.select("#embed-plan dd")]
-    return dict(zip(names, texts, strict=True))
-
-
-def act_of(page: BeautifulSoup) -> str:
-    """Return what the button that starts says."""
-    return str(page.select_one("[name=start]")["value"])
-
-
-def errors_of(page: BeautifulSoup) -> dict[str, str]:
-    """Return the errors beside the fields, by the field."""
-    found = {}
-    for error in page.select(".embed-field-error"):
-        found[error["id"].removesuffix("-error")] = error.get_text()
-    return found
 
 
 async def test_new_without_a_table_lists_those_one_may_see(api_site):
@@ -189,7 +125,7 @@ async def test_filter_values_are_no_sql(api_site, query):
     """A quote is a quote."""
     page = await show(api_site, query)
     assert errors_of(page) == {}
-    assert "'posts' has no rows to embed." in page.get_text()
+    assert "'posts' has no rows to embed that meet the condition." in page.get_text()
     sent = {**fields_of(page), "columns": "body", "model": "counting"}
     refused = soup_of(await send(api_site, **sent, start="1"), 400)
     assert errors_of(refused) == {"table": "'posts' has no rows to embed"}
@@ -443,23 +379,6 @@ async def test_name_of_a_hidden_collection_tells_nothing(make_api_site):
     assert "private" not in page.get_text()
 
 
-async def test_paid_model_starts_only_once_its_cost_was_seen(api_site, add_plugin):
-    """The button says the price; a change of what is embedded asks once more."""
-    add_plugin(MoreModels((PaidModel("paid"), ())))
-    typed = {"table": "posts", "columns": ["body"], "model": "paid", "collection": "p"}
-    unseen = soup_of(await send(api_site, **typed, start="1"), 400)
-    assert "Look at what it takes now" in unseen.select_one(".message-error").get_text()
-    assert act_of(unseen) == "Embed 3 rows for about $200.00"
-    sent = fields_of(unseen)
-    changed = soup_of(
-        await send(api_site, **{**sent, "columns": ["title", "body"]}, start="1"), 400
-    )
-    assert act_of(changed) == "Embed 3 rows for about $230.00"
-    assert api_site.rows("select name from sqlite_master where name = 'collections'") == []
-    assert (await send(api_site, **sent, start="1")).status_code == 303
-    await api_site.settled()
-
-
 async def test_model_without_its_key_says_which_and_where(api_site, add_plugin):
     """It is no choice, and one that is sent all the same is refused at the field."""
     add_plugin(MoreModels((KeyedModel("keyed"), ())))
@@ -493,47 +412,6 @@ async def test_second_click_leads_to_the_job_that_runs(api_site, counting_model)
     assert {answer.headers["location"] for answer in answers} == {"/data/-/embed/jobs/1"}
     await api_site.settled()
     assert api_site.rows("select count(*) from _embed_jobs") == [(1,)]
-
-
-async def test_estimate_that_failed_asks_for_a_tick(api_site, monkeypatch):
-    """The reason is said; only the tick starts, and then it starts."""
-
-    def broken(*_args: Any) -> Any:
-        raise estimates.EmbedError("the abacus is broken")
-
-    monkeypatch.setattr(estimates, "estimate", broken)
-    page = await show(api_site, "?table=posts")
-    assert "Could not estimate: the abacus is broken" in page.get_text()
-    assert page.select_one("[name=anyway]").has_attr("required")
-    sent = {**fields_of(page), "model": "counting"}
-    refused = soup_of(await send(api_site, **sent, start="1"), 400)
-    assert "Tick this" in errors_of(refused)["anyway"]
-    assert (await send(api_site, **sent, anyway="1", start="1")).status_code == 303
-    await api_site.settled()
-
-
-async def test_long_estimate_does_not_keep_the_page(api_site, monkeypatch):
-    """It goes on by itself, and is there when somebody looks again; it is made once."""
-    gate, calls, real = threading.Event(), [], estimates.estimate
-
-    def slow(*arguments: Any) -> Any:
-        calls.append(1)
-        gate.wait(20)
-        return real(*arguments)
-
-    monkeypatch.setattr(estimates, "estimate", slow)
-    monkeypatch.setattr(new_page, "OPENING_PATIENCE", 0.01)
-    try:
-        page = await show(api_site, "?table=posts")
-        assert page.select_one("#embed-plan")["data-state"] == "counting"
-        sent = fields_of(page)
-        again = soup_of(await send(api_site, **sent, preview="1"))
-        assert again.select_one("#embed-plan")["data-state"] == "counting"
-    finally:
-        gate.set()
-    checked = soup_of(await send(api_site, **sent, check="1"))
-    assert plan_of(checked)["Rows"].startswith("3 rows")
-    assert calls == [1]
 
 
 async def test_plan_names_rows_that_are_left_out_or_cut(make_api_site, add_plugin, tmp_path):
@@ -633,3 +511,103 @@ async def test_enter_key_checks_and_does_not_start(api_site):
     first = page.select_one("form#embed-new [type=submit]")
     assert first["name"] == "check"
     await asyncio.to_thread(get_runner(api_site.datasette).wait, 5)
+
+
+@pytest.mark.parametrize(
+    ("sql", "kept"),
+    [
+        ("select id, body from posts where title = :q or title = :r", "'tax' or title = :r"),
+        ("select id, body from posts where id = :1", "id = :1"),
+        ("select id, body from posts where title = :é", "title = :é"),
+    ],
+)
+async def test_query_without_values_is_shown_with_its_error(make_api_site, sql, kept):
+    """Saved or not: the form is there, with the query as it is, and says what it lacks."""
+    site = make_api_site(databases={"data": {"queries": {"some": {"sql": sql}}}})
+    for query in ({"query": "some"}, {"sql": sql}):
+        page = await show(site, "?" + urlencode({**query, "q": "tax"}), status=400)
+        assert page.select_one("[name=sql]").get_text().endswith(kept)
+        assert errors_of(page)["sql"].endswith(f"into it: {kept[-2:]}")
+        assert "Not started" not in page.get_text()
+        assert plan_of(page) == {}
+    refused = soup_of(await send(site, **fields_of(page), start="1"), 400)
+    assert "Write the values" in errors_of(refused)["sql"]
+    assert "Not started" in refused.select_one("[role=alert]").get_text()
+
+
+async def test_form_without_its_query_asks_for_one(api_site):
+    """Somebody who has emptied the field is still on the same page."""
+    page = await show(api_site, "?sql=select+id,+title+from+posts")
+    emptied = soup_of(await send(api_site, **{**fields_of(page), "sql": ""}, preview="1"))
+    assert "Write a query" in errors_of(emptied)["sql"]
+
+
+async def test_table_whose_name_begins_with_a_space(make_api_site, tmp_path):
+    """What is no name that somebody types is taken as it is."""
+    from tests.api_site import make_file
+
+    make_file(
+        tmp_path / "data.db",
+        'create table " sp " (id integer primary key, t text);'
+        "insert into ' sp ' values (1, 'a b')",
+    )
+    site = make_api_site()
+    page = await show(site, "?" + urlencode({"table": " sp ", "t__in": "a b"}))
+    assert errors_of(page) == {}
+    assert page.select_one("[name=collection]")["value"] == "sp"
+    response = await send(site, **{**fields_of(page), "model": "counting", "start": "1"})
+    assert response.status_code == 303, response.text
+    await site.settled()
+    assert site.rows("select count(*) from embeddings") == [(1,)]
+
+
+async def test_name_of_a_collection_of_another_model(api_site, add_plugin):
+    """Is wrong at its field, and nothing is offered that could not be done."""
+    add_plugin(MoreModels((CountingModel("second"), ())))
+    await api_site.make()
+    sent = {"table": "posts", "columns": "body", "collection": "posts", "model": "second"}
+    for button, status in (("preview", 200), ("check", 200), ("start", 409)):
+        page = soup_of(await send(api_site, **sent, **{button: "1"}), status)
+        [(field, error)] = errors_of(page).items()
+        assert field == "collection"
+        assert "'posts' is there already, made with the model counting" in error
+        assert "Choose another name, or that model" in error
+        assert page.select("[name=anyway]") == []
+    same = soup_of(await send(api_site, **{**sent, "model": "counting"}, check="1"))
+    assert plan_of(same)["Rows"] == "3 rows: 0 to embed, 3 already done"
+
+
+@pytest.mark.parametrize("query", ["?table=posts&nope=1", "?table=posts&nope=1&_where=1"])
+async def test_bad_filter_of_an_address_is_said_in_the_form(api_site, query):
+    """Nobody has started anything yet."""
+    page = await show(api_site, query, status=400)
+    assert "nope" in errors_of(page)["filters"]
+    assert page.select_one("[role=alert]").get_text().startswith("Something below")
+
+
+async def test_errors_of_what_the_form_does_not_show_are_said(api_site):
+    """Filters without a table."""
+    sent = {"sql": "select id, body from posts", "filters": "title=dogs", "columns": "body"}
+    page = soup_of(await send(api_site, **sent, model="counting", collection="q", start="1"), 400)
+    assert "Goes with 'table'" in errors_of(page)["filters"]
+
+
+async def test_wrong_id_columns_are_said_beside_their_field(api_site):
+    """In words of the page, where it is marked."""
+    with closing(sqlite3.connect(api_site.path)) as conn, conn:
+        conn.execute("update posts set title = 'same'")
+    sent = {"table": "posts", "columns": "body", "id_columns": "title", "model": "counting"}
+    page = soup_of(await send(api_site, **sent, start="1"), 400)
+    reason = "The ids are not unique: 'same' comes 3 times. Name columns that tell the rows apart"
+    assert errors_of(page) == {"id_columns": reason}
+
+
+async def test_collection_of_the_same_name_is_said_to_be_there(api_site):
+    """Nobody wonders whether it becomes two."""
+    await api_site.make(columns=["body"])
+    sent = {"table": "posts", "columns": "body", "model": "counting", "check": "1"}
+    words = "There is such a collection"
+    for name, is_there in (("posts", True), ("other", False)):
+        page = soup_of(await send(api_site, **sent, collection=name))
+        assert (words in page.get_text()) is is_there
+    assert act_of(soup_of(await send(api_site, **sent, collection="posts"))).startswith("Nothing")

@@ -175,6 +175,23 @@ async def test_search_filter_on_an_untyped_column_compares_numbers(api_site):
     assert sorted(await rows_of_link(api_site, soup)) == sorted(rows)
 
 
+async def test_search_list_of_values_holds_what_the_table_page_takes(api_site):
+    """Numbers, null and true of a list are no texts that look like them."""
+    conn = sqlite3.connect(api_site.path)
+    with conn:
+        conn.execute("create table loose (id integer primary key, size, body text)")
+        rows = [(1, 4), (2, 2.5), (3, "None"), (4, "4"), (5, 1)]
+        conn.executemany("insert into loose values (?, ?, 'text')", rows)
+    conn.close()
+    await api_site.make("loose", columns=["body"])
+    filters = urllib.parse.urlencode({"size__in": '[4, 2.5, null, true, "x"]'})
+    soup = await soup_of(api_site, f"/data/-/embed/c/loose?q=a&{filters}")
+    table = (await api_site.get(f"/data/loose.json?{filters}&_shape=array")).json()
+    rows = table_of(soup)[1]
+    assert {row[1] for row in rows} == {str(row["id"]) for row in table} == {"1", "2", "5"}
+    assert {row[1] for row in await rows_of_link(api_site, soup)} == {"1", "2", "5"}
+
+
 async def test_search_number_of_rows(api_site):
     """As many as asked; a number that the list lacks is kept in it."""
     await api_site.make(columns=["body"])
@@ -197,6 +214,8 @@ async def test_search_number_of_rows(api_site):
         ("q=pet&title__nope=1", 400, "'title__nope' is no filter"),
         ("q=pet&title__in=%5B", 400, "'title__in': the value cannot be read"),
         ("q=pet&title=a%00", 400, "'title' must not hold the character NUL"),
+        ("q=pet&title__in=%5B%22%5Cud800%22%5D", 400, "half a character"),
+        ("q=pet" + "&id=1" * 51, 400, "At most 50 filters can be used at once"),
         ("q=" + "long+" * 500, 413, "2,500 characters"),
     ],
     ids=lambda value: str(value)[:20],

@@ -123,3 +123,18 @@ def test_plan_more_texts_than_can_be_compared_taken_as_distinct(tmp_path, monkey
     monkeypatch.setattr(planning, "DIGEST_LIMIT", 4)
     path = make_docs(tmp_path / "a.db", [(n, "same") for n in range(10)])
     assert plan_of(path, CountingModel()).contents == 7
+
+
+def test_plan_tells_what_failed_before_from_what_changed(tmp_path):
+    """A text that failed is missing for ever; once it is changed it is new."""
+    path = make_docs(tmp_path / "a.db", [(1, "a"), (2, "b"), (3, "c")])
+    run_job(path, CountingModel())
+    execute(
+        path,
+        "insert into _embed_failures select 1, id, content_hash, 'no', 1 from embeddings"
+        " where id in ('1', '2')",
+        "delete from embeddings where id in ('1', '2')",
+        "update docs set body = 'new' where id = 2",
+    )
+    plan = plan_of(path, CountingModel())
+    assert (plan.missing, plan.failed_before, plan.unchanged) == (2, 1, 1)

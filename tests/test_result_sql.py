@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import pytest
 
@@ -16,6 +17,7 @@ from datasette_embed.schema_sql import LLM_TABLES
 from datasette_embed.sources import SourceSpec, entry_id_of
 from datasette_embed.vectors import cosine, encode
 from datasette_embed.web.result_sql import (
+    _TAKEN,
     Conditions,
     Rows,
     nearest_to_entry,
@@ -66,10 +68,17 @@ def found(conn, query):
     return [tuple(row)[1:] for row in conn.execute(query.sql, query.params)]
 
 
+#: SQLite writes some of these in another way than Python, of which an id is made.
+NUMBERS = (7.33, 5e16, 1 / 3, 1e-07, -2.5, 2**63 - 1, -5, 3)
 KEYS = {
     "integer primary key": ("a integer primary key, b text", [(n, f"b{n}") for n in (1, 2, 30)]),
     "text": ("a text primary key, b text", [("x/y", "1"), ("é '", "2"), ("01", "3"), ("1", "4")]),
-    "untyped": ("a primary key, b text", [(1, "int"), ("1x", "text"), (2.5, "real"), ("07", "t")]),
+    "untyped": (
+        "a primary key, b text",
+        [(1, "int"), ("1x", "text"), (2.5, "real"), ("07", "t"), (7, "n")],
+    ),
+    "numbers of every form": ("a primary key, b text", [(n, str(n)) for n in NUMBERS]),
+    "strict any": ("a any primary key, b text) strict", [(n, str(n)) for n in NUMBERS]),
     "real": ("a real primary key, b text", [(1.5, "x"), (2.25, "y")]),
     "blob type": ("a blob primary key, b text", [("t", "x"), (7, "y")]),
     "without rowid": ("a text primary key, b text) without rowid", [("p", "x"), ("q", "y")]),
@@ -81,7 +90,7 @@ KEYS = {
 def test_nearest_by_each_kind_of_key_is_the_oracles(conn, kind):
     """Every entry meets its own row, and no other."""
     columns, rows = KEYS[kind]
-    ending = "" if columns.endswith("rowid") else ")"
+    ending = "" if columns.endswith(("rowid", "strict")) else ")"
     conn.execute(f"create table t ({columns}{ending}")
     conn.executemany("insert into t values (?, ?)", rows)
     ids = fill(conn, [row[:1] for row in rows])
@@ -146,7 +155,16 @@ def test_rowid_table_shows_the_rowid(conn):
 
 @pytest.mark.parametrize(
     "name",
-    ["embeddings", "input", "nearest", "newest", "Collections", "a b'\"/%~.json é", "select"],
+    [
+        "embeddings",
+        "input",
+        "nearest",
+        "newest",
+        "entry",
+        "Collections",
+        "a b'\"/%~.json é",
+        "select",
+    ],
 )
 def test_table_of_any_name_is_found(conn, name):
     """Names of the query's own parts, keywords and quotes."""
@@ -162,6 +180,29 @@ def test_table_of_any_name_is_found(conn, name):
         newest(RECORD, table, 5),
     ):
         assert conn.execute(query.sql, query.params).fetchall(), query.sql
+
+
+@pytest.mark.parametrize(
+    "name", ["embeddings", "_Embed_collections", "sqlite_master", "pragma_database_list", "dbstat"]
+)
+def test_no_table_of_rows_is_read_as_one(conn, name):
+    """A file says what is read: no vectors, and not where it is on the server."""
+    conn.execute("create table if not exists _embed_collections (id integer primary key)")
+    assert Rows.of(conn, SourceSpec(table=name)) is None
+
+
+def test_every_name_of_the_queries_is_known(conn):
+    """A table of such a name gets another one in them."""
+    conn.execute("create table t (id integer primary key)")
+    rows = Rows.of(conn, SourceSpec(table="t"))
+    queries = (
+        nearest_to_text(RECORD, rows, "words", 5),
+        nearest_to_entry(RECORD, rows, "1", 5),
+        newest(RECORD, rows, 5),
+    )
+    pattern = r"(?:with|\),|from|join|\) as) (?!select)(\w+)"
+    names = {name for query in queries for name in re.findall(pattern, query.sql)}
+    assert names - {"t", "score", "vector"} <= _TAKEN
 
 
 def test_own_column_called_score_keeps_its_name(conn):

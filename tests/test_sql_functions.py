@@ -38,6 +38,7 @@ NAMES = {
     ("llm_embed_dimensions", 1),
     ("llm_embed_dot", 2),
     ("llm_embed_encode", 1),
+    ("llm_embed_id_number", 1),
     ("llm_embed_id_part", 2),
     ("llm_embed_l2", 2),
     ("llm_embed_normalize", 1),

@@ -115,6 +115,7 @@ PAGES = """
 403  403  200  200   GET   /open/-/embed/new
 403  403  200  200   GET   /open/-/embed/new?table=posts
 403  403  200  200   GET   /open/-/embed/new.json?table=posts
+403  403  200  200   GET   /open/-/embed/jobs
 403  403  200  200   GET   /open/-/embed/jobs/1
 404  404  404  404   GET   /open/-/embed/c/no-such
 404  404  404  404   GET   /open/-/embed/c/by_free/like/9
@@ -141,6 +142,7 @@ PAGES = """
 403  403  200+ 200+  GET   /mixed/-/embed/new?table=secrets
 403  403  200+ 200+  GET   /mixed/-/embed/new.json?table=secrets
 403  403  200+ 200+  GET   /mixed/-/embed/new?sql=select+id,+body+from+secrets
+403  403  200+ 200+  GET   /mixed/-/embed/jobs
 403  403  200  200   GET   /mixed/-/embed/jobs/1
 403  403  200+ 200+  GET   /mixed/-/embed/jobs/2
 
@@ -149,6 +151,7 @@ PAGES = """
 403  403  200+ 200+  GET   /vectors/-/embed/c/secrets?q=dog
 403  403  200+ 200+  GET   /vectors/-/embed/c/secrets/like/1
 403  403  200+ 200+  GET   /vectors/-/embed/c/secrets/about
+403  403  200+ 200+  GET   /vectors/-/embed/jobs
 403  403  200+ 200+  GET   /vectors/-/embed/jobs/1
 """
 
@@ -497,6 +500,7 @@ WITHOUT_A_MODEL = {
     "llm_embed_cosine": f"select llm_embed_cosine({V}, {W})",
     "llm_embed_dot": f"select llm_embed_dot({V}, {W})",
     "llm_embed_l2": f"select llm_embed_l2({V}, {W})",
+    "llm_embed_id_number": "select llm_embed_id_number('7')",
     "llm_embed_id_part": "select llm_embed_id_part('a,b', 2)",
     "llm_embed_sum": f"select hex(llm_embed_sum({V}))",
     "llm_embed_average": f"select hex(llm_embed_average({V}))",

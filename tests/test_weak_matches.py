@@ -10,6 +10,7 @@ from datasette_embed import vectors
 from datasette_embed.database import sqlite3
 from datasette_embed.models import Kind
 from datasette_embed.registry import get_registry
+from datasette_embed.store import Store
 from datasette_embed.web import weak_matches
 from datasette_embed.web.weak_matches import FEWEST_ROWS, usual_of
 from tests.fakes import vector_of
@@ -62,6 +63,23 @@ def test_usual_is_the_median_of_the_nearest_other_row():
     assert usual.gap == pytest.approx(sum(sorted(gaps)[middle - 1 : middle + 1]) / 2, abs=1e-5)
 
 
+@pytest.mark.parametrize("again", [1, 2, 3])
+def test_rows_that_repeat_change_nothing(again):
+    """How near a row is to its copy says nothing of the others."""
+    blobs = rows()
+    # The same text is not always the same to the last bit: here it is longer.
+    copies = [
+        vectors.encode([n * x for x in vectors.decode(blob)])
+        for n in range(1, again + 1)
+        for blob in blobs
+    ]
+    once, repeated = usual_of(blobs), usual_of(copies)
+    assert repeated.best == pytest.approx(once.best, abs=0.02)
+    assert repeated.gap == pytest.approx(once.gap, abs=0.02)
+    near = around(1, 0.1, 1_001)
+    assert not repeated.is_weak(near, best_of(blobs, near))
+
+
 @pytest.mark.parametrize(
     "blobs",
     [
@@ -70,8 +88,9 @@ def test_usual_is_the_median_of_the_nearest_other_row():
         [vectors.encode([1.0, 2.0])] * 30,
         [vectors.encode([0.0] * DIMENSIONS)] * 30,
         [*rows()[:10], *[b"abc"] * 30],
+        rows()[: FEWEST_ROWS - 1] * 3,
     ],
-    ids=["none", "few", "all one", "zero", "few usable"],
+    ids=["none", "few", "all one", "zero", "few usable", "few that repeat"],
 )
 def test_of_too_little_nothing_is_said(blobs):
     """No note is better than a wrong one."""
@@ -122,3 +141,34 @@ async def test_usual_is_read_once_until_the_collection_changes(api_site, monkeyp
     conn.close()
     assert (await api_site.get("/data/-/embed/c/posts?q=a")).status_code == 200
     assert len(samples) == 2
+
+
+@pytest.mark.asyncio
+async def test_sample_of_a_large_collection_lists_only_its_beginning(api_site, monkeypatch):
+    """After each change a visitor waits for it."""
+    await api_site.make(columns=["body"])
+    conn = sqlite3.connect(api_site.path)
+    record = Store(conn).get_collection("posts")
+    assert len(weak_matches._sample(conn, record)) == 3
+    monkeypatch.setattr(weak_matches, "_MOST_LISTED", 2)
+    assert len(weak_matches._sample(conn, record)) == 2
+    conn.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("metric", ["cosine", "dot"])
+async def test_nothing_is_said_of_scores_that_are_no_cosines(api_site, metric):
+    """An inner product has no usual size."""
+    await api_site.make(columns=["body"])
+    conn = sqlite3.connect(api_site.path)
+    with conn:
+        conn.executemany(
+            "insert into embeddings (collection_id, id, embedding) values (1, ?, ?)",
+            [(f"n{n}", vectors.encode(vector_of(f"n{n}"))) for n in range(30)],
+        )
+        conn.execute("update _embed_collections set metric = ?", (metric,))
+    record = Store(conn).get_collection("posts")
+    conn.close()
+    datasette = api_site.datasette
+    usual = await weak_matches.find_usual(datasette, datasette.get_database("data"), record)
+    assert (usual is not None) == (metric == "cosine")

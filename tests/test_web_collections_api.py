@@ -52,6 +52,7 @@ async def test_list_says_what_each_collection_is(api_site):
         "entries": 3,
         "stores_content": True,
         "is_rebuilding": False,
+        "is_incomplete": False,
         "is_watched": False,
         "url": "/data/-/embed/c/posts.json",
         "similar_url": "/data/-/embed/c/posts/similar.json",
@@ -314,11 +315,14 @@ async def test_unknown_parameter_refused(api_site):
         ("/data/-/embed.json", "number, after, sort, sort_desc"),
         ("/data/-/embed/jobs.json", "number, before, collection"),
         ("/data/-/embed/jobs/1.json", "number, after"),
-        ("/data/-/embed/c/posts.json", "none"),
     ):
         message = error_of(await api_site.get(f"{path}?limit=1", ROOT), 400)
         assert message == f"Unknown field 'limit'. Fields: {known}"
         assert (await api_site.get(f"{path}?_extra=1", ROOT)).status_code == 200
+    path = "/data/-/embed/c/posts.json"  # where what is no parameter is a filter
+    assert (await api_site.get(f"{path}?_extra=1", ROOT)).status_code == 200
+    message = error_of(await api_site.get(f"{path}?limit=1", ROOT), 400)
+    assert message == "'posts' has no column 'limit' to filter by"
     message = error_of(await api_site.get("/data/-/embed/c/posts/similar.json?id=1&k=5"), 400)
     assert message == "Unknown field 'k'. Fields: q, id, vector, number, prefix, min_score"
 

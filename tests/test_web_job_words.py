@@ -125,6 +125,14 @@ def test_summary_says_only_what_is_known(values, expected):
             },
             "Finished: 5 rows embedded.",
         ),
+        (
+            {
+                "status": "finished",
+                "finished_at": "2026-01-01T11:01:05+00:00",
+                "counts": {"rows_done": 5, "embedded": 5, "unchanged": 4},
+            },
+            "Finished: 5 rows embedded. The last part took 1 min.",
+        ),
     ],
 )
 def test_state_sentence_of_every_state(values, expected):
@@ -192,3 +200,22 @@ def test_times_that_are_none_are_said_as_they_stand():
     assert [job_words.ago_text(wrong, NOW) for wrong in (None, "soon", "2026-01-01")] == [""] * 3
     assert job_words.time_text("2026-01-01T11:59:20+00:00") == "2026-01-01 11:59:20"
     assert [job_words.time_text(wrong) for wrong in (None, "soon")] == ["", "soon"]
+
+
+@pytest.mark.parametrize(
+    ("values", "entries", "expected"),
+    [
+        ({"status": "paused"}, 320, "paused: 320 of 5,673 rows are in it; results come from"),
+        ({"status": "pending", "rows_total": 0}, 0, "waiting: 0 rows are in it; results come"),
+        ({"status": "pending", "action": "watch"}, 9, "kept up to date"),
+        ({"action": "sync", "counts": {"rows_done": 9}}, 9, "update running, 9 of 5,673 rows"),
+    ],
+)
+def test_completeness_of_a_collection_whose_job_goes_on(values, entries, expected):
+    """Results of a first embedding come from a part of the rows; of an update from all."""
+    assert job_words.completeness_text(job(**values), entries).startswith(expected)
+
+
+def test_sizes_in_units_of_a_thousand():
+    """The same as an estimate says."""
+    assert job_words.size_text(836_800) == "836.8 kB"

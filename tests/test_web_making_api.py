@@ -240,8 +240,8 @@ async def test_wrong_wish_is_said_without_the_command_line(api_site, path):
         conn.execute("insert into posts select id + 10, title, body from posts")
     conn.close()
     message = error_of(await api_site.post(path, body), 400)
-    assert message.startswith("'table': the ids are not unique: ")
-    assert message.endswith("Name columns that tell the rows apart with 'id_columns'")
+    assert message.startswith("'id_columns': the ids are not unique: ")
+    assert message.endswith("Name columns that tell the rows apart")
 
 
 async def test_sync_of_what_nobody_knows_the_source_of_refused(api_site):
@@ -473,6 +473,31 @@ async def test_full_disk_is_507_and_leaves_nothing(api_site, monkeypatch):
     if embed_tables(api_site):
         assert api_site.rows("select count(*) from _embed_jobs") == [(0,)]
         assert api_site.rows("select count(*) from collections") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        (
+            'title__in=["\\ud800"]',
+            "'filters': 'title__in': a value holds the character NUL, or half",
+        ),
+        ("id__gt=99999999999999999999", "'filters': 'id__gt': a whole number is too large"),
+        ("id=1&" * 51, "'filters': at most 50 filters"),
+    ],
+)
+async def test_filters_that_cannot_be_carried_are_400(api_site, filters, message):
+    """To programs as to the page, and nothing is written."""
+    for path in (ESTIMATE, NEW):
+        response = await api_site.post(path, {**POSTS, "filters": filters})
+        assert error_of(response, 400).startswith(message)
+    query = f"{NEW}.json?table=posts&{filters}"
+    response = await api_site.get(query, ROOT)
+    assert response.status_code in (200, 400)
+    assert message.removeprefix("'filters': ") in response.text
+    response = await api_site.get(query.replace(".json", ""), ROOT)
+    assert response.status_code in (200, 400)
+    assert embed_tables(api_site) == []
 
 
 async def test_too_many_estimates_at_once_are_429(api_site, monkeypatch):

@@ -24,7 +24,8 @@ from .output import command_text, duration_text, rows_text, say, size_text
 def say_plan(plan: Plan, source: RowSource, model: EmbeddingModel, remove: bool) -> None:
     """Say what a run would do and, where it would embed anything, what that takes."""
     say(str(source))
-    parts = [f"{plan.missing:,} to embed", f"{plan.unchanged:,} up to date"]
+    again = f" ({plan.failed_before:,} of them failed before)" if plan.failed_before else ""
+    parts = [f"{plan.missing:,} to embed{again}", f"{plan.unchanged:,} up to date"]
     parts += [f"{plan.blank:,} empty"] if plan.blank else []
     parts += [f"{plan.unusable:,} unusable ({plan.example_problem})"] if plan.unusable else []
     going = plan.removable if remove else plan.blanked

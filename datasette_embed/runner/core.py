@@ -156,16 +156,17 @@ class Runner:
         *,
         store: bool = False,
         rows_database: str | None = None,
+        seconds: float | None = None,
     ) -> Plan:
         """Return what ``create`` would do and cost; nothing is written.
 
         Raises:
-            EmbedError: it cannot be done.
+            EmbedError: it cannot be done, or reading the rows takes longer than ``seconds``.
         """
         path = self._site.get_file(database)
         resolved = self._site.get_model(model)
         other = None if rows_database == database else rows_database
-        with new_source(self._site, path, name, spec, other) as source:
+        with new_source(self._site, path, name, spec, other, seconds) as source:
             registry = self._site.registry
             return Run(
                 path, name, source, resolved.model_id, RunOptions(store=store), registry

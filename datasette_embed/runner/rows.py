@@ -50,20 +50,27 @@ def writing(path: str) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def new_source(
-    site: Site, path: str, name: str, spec: SourceSpec, rows_database: str | None
+    site: Site,
+    path: str,
+    name: str,
+    spec: SourceSpec,
+    rows_database: str | None,
+    seconds: float | None = None,
 ) -> Iterator[Source]:
     """Open the rows of a collection that a person asks for.
 
     Args:
         path: the file for the vectors.
         rows_database: the database with the rows, if it is another one.
+        seconds: how long all that is asked of the rows may take; None for any time.
 
     Raises:
         EmbedError: there is no such database, table or column.
+        DeadlineError: it takes longer.
     """
     spec = replace(spec, is_elsewhere=rows_database is not None)
     rows_path = site.get_file(rows_database, writable=False) if rows_database else path
-    with opened_source(rows_path, spec, path, name) as source:
+    with opened_source(rows_path, spec, path, name, seconds) as source:
         yield source
 
 

@@ -7,9 +7,9 @@
   "use strict";
   const SHORTEST_MS = 1000;
   const LONGEST_MS = 5000;
-  const PAGE_MS = 10000;
   const ANSWER_MS = 15000;
   const ENDED = ["finished", "cancelled"];
+  const STARTING = ["pending", "running"];
 
   let job = document.getElementById("embed-job");
   if (!job || !job.dataset.url || !window.fetch) return;
@@ -22,7 +22,6 @@
   let isAsking = false;
   let isEnded = false;
   let spokenAt = 0;
-  let fetchedAt = Date.now();
 
   function setText(element, text) {
     if (element && element.textContent !== text) element.textContent = text;
@@ -67,6 +66,7 @@
 
   function showNumbers(data) {
     setText(document.getElementById("embed-job-summary"), data.summary);
+    setText(document.getElementById("embed-job-progress-text"), data.summary);
     const bar = document.getElementById("embed-job-progress");
     if (bar && data.rows_total > 0) {
       bar.value = Math.min(100, Math.floor((100 * data.counts.rows_done) / data.rows_total));
@@ -88,7 +88,6 @@
     const html = await ask(location.href, "text/html");
     const page = new DOMParser().parseFromString(html, "text/html");
     if (!page.getElementById("embed-job")) throw new Error("not the page of a job");
-    fetchedAt = Date.now();
     return page;
   }
 
@@ -97,14 +96,7 @@
     if (old && fresh && !old.contains(document.activeElement)) old.replaceWith(fresh);
   }
 
-  /* What changes with the numbers; not what somebody may be about to press. */
-  async function showCounts() {
-    const page = await fetchPage();
-    replaceFrom(page, ".embed-summary");
-    replaceFrom(page, ".embed-log");
-  }
-
-  async function showState() {
+  async function showState(status) {
     const page = await fetchPage();
     const fresh = page.getElementById("embed-job");
     replaceFrom(page, ".embed-summary");
@@ -113,6 +105,10 @@
     job.replaceWith(fresh);
     job = fresh;
     document.title = page.title;
+    // What was said when it began is old by now.
+    if (!STARTING.includes(status)) {
+      document.querySelectorAll(".message-info").forEach((message) => message.remove());
+    }
     if (!focused) return;
     const again =
       (focused.id && document.getElementById(focused.id)) ||
@@ -125,7 +121,9 @@
   function problemText(error) {
     if (error.status === 404) return "This job is no longer there. Was its collection deleted?";
     if (error.status === 401 || error.status === 403) {
-      return "You may no longer see this job. Sign in again, and this page goes on.";
+      return "You may no longer see this job. A server that was restarted has forgotten who was " +
+        "signed in: sign in again, on its page for that or with the link that datasette --root " +
+        "prints, and this page goes on.";
     }
     return "Reconnecting…";
   }
@@ -139,11 +137,10 @@
       const state = stateOf(data);
       const isNew = state !== shown;
       if (isNew) {
-        await showState();
+        await showState(data.status);
         shown = state;
       } else {
         showNumbers(data);
-        if (Date.now() - fetchedAt >= PAGE_MS) await showCounts();
       }
       setText(connection, "");
       const heading = job.querySelector("h2");

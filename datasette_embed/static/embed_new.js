@@ -1,11 +1,14 @@
 // Keeps the preview, and what it takes, in step with the form. Without it, "Check what it takes"
-// does the same. The server says everything: parts of its answer replace those of the page.
+// does the same. The server says everything: parts of its answer replace those of the page. As
+// long as it says nothing of the form as it is now, the parts look stale, and the page says why.
 (function () {
   "use strict";
   const form = document.getElementById("embed-new");
   if (!form || !window.fetch || !window.DOMParser) return;
   const PARTS = ["embed-preview", "embed-plan", "embed-start"];
-  let timer = null, running = null, wait = 1000;
+  const SHORTEST_MS = 1000, LONGEST_MS = 10000;
+  const connection = document.getElementById("embed-new-connection");
+  let timer = null, running = null, wait = SHORTEST_MS;
 
   function later(milliseconds) {
     clearTimeout(timer);
@@ -24,16 +27,39 @@
       });
       const html = new DOMParser().parseFromString(await response.text(), "text/html");
       if (mine !== running) return;
+      if (!html.getElementById("embed-new")) {
+        lost(response.ok ? 403 : response.status);  // a page to sign in, where there is one
+        return;
+      }
       show(html);
-      wait = 1000;
+      wait = SHORTEST_MS;
     } catch (error) {
-      if (mine !== running || error.name === "AbortError") return;
-      wait = Math.min(wait * 2, 10000);
-      later(wait);  // the server may be back in a moment
+      if (mine === running && error.name !== "AbortError") lost(0);
       return;
     }
+    say("");
     form.classList.remove("is-stale");
     if (state() === "counting") later(2000);
+  }
+
+  function say(text) {
+    if (connection && connection.textContent !== text) connection.textContent = text;
+  }
+
+  // The answer is no form: what is shown is not that of what is typed.
+  function lost(status) {
+    form.classList.add("is-stale");
+    if (status === 401 || status === 403) {
+      say("You may no longer make collections here. Sign in again, in another tab for example, " +
+        "and this page goes on.");
+    } else if (status >= 400 && status < 500 && status !== 429) {
+      say("What it takes cannot be said any more. Press “Check what it takes” to read why.");
+      return;
+    } else {
+      say("Reconnecting…");
+    }
+    wait = Math.min(wait * 2, LONGEST_MS);
+    later(wait);
   }
 
   function state() {

@@ -40,16 +40,6 @@ if TYPE_CHECKING:
     from datasette.database import Database
 
 
-@json_view
-async def collection_view(request: Request, datasette: Datasette) -> Answer:
-    """Return what there is to say of one collection."""
-    require_method(request, "GET")
-    database = await database_of(request, datasette)
-    record = await collection_of(request, datasette, database)
-    Fields.of_query(request)
-    return await about_collection(request, datasette, database, record)
-
-
 async def about_collection(
     request: Request, datasette: Datasette, database: Database, record: CollectionRecord
 ) -> dict[str, Any]:

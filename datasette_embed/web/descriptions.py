@@ -29,6 +29,9 @@ from .job_words import summary
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
+#: Jobs of a collection that was embedded before.
+_LATER = ("sync", "retry", "watch")
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -38,6 +41,14 @@ class Facts:
     is_watched: bool
     unfinished: JobRecord | None
     newest: JobRecord | None
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether its first embedding has not come to its end."""
+        job = self.unfinished or self.newest
+        if job is None or job.status is JobStatus.FINISHED or job.action in _LATER:
+            return False
+        return self.entries < job.rows_total or not job.rows_total
 
 
 def read_facts(conn: sqlite3.Connection, records: Sequence[CollectionRecord]) -> list[Facts]:
@@ -92,6 +103,7 @@ def describe_collection(
         "entries": facts.entries,
         "stores_content": record.store,
         "is_rebuilding": record.is_rebuilding,
+        "is_incomplete": facts.is_incomplete,
         "is_watched": facts.is_watched,
         "created_at": record.created_at,
         "url": f"{url}.json",

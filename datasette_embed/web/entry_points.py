@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlencode
 from .. import access, compat, visibility
 from .collections_of_table import collections_of_table, entries_of_row
 from .descriptions import collection_url, database_url
+from .filter_conditions import is_filter
 from .nearest_rows import is_quickly_searched, nearest_to
 from .results import Searched
 
@@ -33,8 +34,9 @@ T = TypeVar("T")
 _NO_LINKS: list[Link] = []
 #: Longer addresses than this are cut or refused by some servers in between.
 _LONGEST_QUERY = 4_000
-#: Parameters of a table page that say which rows it shows; of those that begin with _.
-_ROW_PARAMETERS = ("_where", "_search", "_through")
+#: Parameters of a table page that say which rows it shows, beside filters. Of those that no
+#: collection can keep, our page says so.
+_ROW_PARAMETERS = ("_where", "_search", "_through", "_similar")
 #: Names that mean something else on our page; a filter on such a column is spelled out.
 _OUR_PARAMETERS = frozenset({"table", "sql", "query", "collection", "model", "columns"})
 _MOST_JUMPS = 1_000
@@ -109,10 +111,13 @@ async def table_actions(
         }
         for record in await collections_of_table(datasette, request, database, table)
     ]
-    if await _may_make(datasette, request, database) and not _is_ours(table):
+    chosen = _chosen_rows(request, table)
+    # Of an address that is too long the end would be missing, and more rows be embedded.
+    is_sayable = len(chosen) <= _LONGEST_QUERY and not _is_ours(table)
+    if is_sayable and await _may_make(datasette, request, database):
         links.append(
             {
-                "href": database_url(datasette, database, f"/new?{_chosen_rows(request, table)}"),
+                "href": database_url(datasette, database, f"/new?{chosen}"),
                 "label": "Embed rows",
                 "description": "Make these rows searchable by meaning",
             }
@@ -286,7 +291,6 @@ def _chosen_rows(request: Request, table: str) -> str:
     for name, value in parse_qsl(request.query_string, keep_blank_values=True):
         if name in _OUR_PARAMETERS:
             pairs.append((f"{name}__exact", value))
-        elif not name.startswith("_") or name.startswith(_ROW_PARAMETERS):
+        elif is_filter(name) or (value and name.startswith(_ROW_PARAMETERS)):
             pairs.append((name, value))
-    query = urlencode(pairs)
-    return query if len(query) <= _LONGEST_QUERY else urlencode(pairs[:1])
+    return urlencode(pairs)

@@ -56,6 +56,17 @@ def by_method(reading: View, writing: View) -> View:
     return view
 
 
+def by_accept(program: View, person: View) -> View:
+    """Return a view that leaves those who ask for HTML to one view, and all else to another."""
+
+    async def view(request: Request, datasette: Datasette) -> Response:
+        # Browsers do; programs do not, nor do they say that they take anything.
+        is_person = "text/html" in request.headers.get("accept", "")
+        return await (person if is_person else program)(request, datasette)
+
+    return view
+
+
 async def body_fields(
     request: Request, datasette: Datasette, *, may_be_empty: bool = False
 ) -> Fields:

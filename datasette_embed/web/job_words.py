@@ -102,8 +102,27 @@ def _finished(job: Mapping[str, Any]) -> str:
     parts += [f"{counts['removed']:,} removed"] if counts["removed"] else []
     parts += [f"{counts['failed']:,} failed"] if counts["failed"] else []
     taken = seconds_between(job["started_at"], job["finished_at"])
-    took = f" It took {duration_text(taken)}." if taken else ""
+    # What a job did before a pause is not in its times.
+    what = "The last part" if unchanged < counts["unchanged"] else "It"
+    took = f" {what} took {duration_text(taken)}." if taken else ""
     return f"Finished: {', '.join(parts)}.{took}"
+
+
+def completeness_text(job: Mapping[str, Any], entries: int) -> str:
+    """Return how much of a collection is there while its job has not ended.
+
+    Args:
+        entries: how many rows it has.
+    """
+    if job["action"] == "watch" and job["status"] == "pending":
+        return "kept up to date"
+    state, total = state_text(job), job["rows_total"]
+    state = {"pending": "waiting"}.get(state, state)
+    if job["action"] in ("sync", "retry", "watch"):
+        return f"{kind_text(job)} {state}, {job['counts']['rows_done']:,} of {rows_text(total)}"
+    there = f"{entries:,} of {rows_text(total)}" if total > 0 else rows_text(entries)
+    are = "is" if entries == 1 else "are"
+    return f"{state}: {there} {are} in it; results come from these only"
 
 
 def _waiting(before: str, job: Mapping[str, Any]) -> str:
@@ -161,6 +180,15 @@ def rows_text(number: int) -> str:
 def money_text(dollars: float) -> str:
     """Return an amount of money; what is less than a cent is said to be."""
     return "under $0.01" if 0 < dollars < 0.01 else f"${dollars:,.2f}"
+
+
+def size_text(size: float) -> str:
+    """Return a size in units of 1,000 bytes, as an estimate says it."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1_000:
+            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
+        size /= 1_000
+    return f"{size:,.1f} GB"
 
 
 def _rate_text(rate: float) -> str:

@@ -45,7 +45,7 @@ DEFAULT_NUMBER, MOST_NUMBER = 100, 1_000
 #: SQLite's largest integer.
 _LARGEST_ID = 2**63 - 1
 #: What may cost money, so that it needs a model the actor may use.
-_SPENDING = ("resume", "retry")
+SPENDING = ("resume", "retry")
 
 
 @json_view
@@ -53,6 +53,19 @@ async def jobs_view(request: Request, datasette: Datasette) -> Answer:
     """Return the jobs of a database, the newest first."""
     require_method(request, "GET")
     database = await database_of(request, datasette)
+    jobs, following = await jobs_of(request, datasette, database)
+    return {"database": database.name, "jobs": jobs, "next": following}
+
+
+async def jobs_of(
+    request: Request, datasette: Datasette, database: Database
+) -> tuple[list[dict[str, Any]], int | None]:
+    """Return what ``list_jobs`` does of what the address of a list asks for.
+
+    Raises:
+        Forbidden: the actor may not make collections, or not see the one that is asked for.
+        RequestError: a parameter is wrong.
+    """
     await require_create(request, datasette, database.name)
     fields = Fields.of_query(request, "number", "before", "collection")
     number = fields.integer("number", DEFAULT_NUMBER, most=MOST_NUMBER)
@@ -61,10 +74,7 @@ async def jobs_view(request: Request, datasette: Datasette) -> Answer:
     if collection is not None:
         with translated(database.name):
             await access.get_visible_collection(datasette, request.actor, database.name, collection)
-    jobs, following = await list_jobs(
-        request, datasette, database, collection, number, before=before
-    )
-    return {"database": database.name, "jobs": jobs, "next": following}
+    return await list_jobs(request, datasette, database, collection, number, before=before)
 
 
 async def list_jobs(
@@ -149,7 +159,7 @@ async def act_view(request: Request, datasette: Datasette) -> Answer:
     database, job, record = await job_of(request, datasette)
     (await body_fields(request, datasette, may_be_empty=True)).refuse_others()
     action = request.url_vars["action"]
-    if action in _SPENDING:
+    if action in SPENDING:
         await usable_model(request, datasette, job.model_id)
 
     def act() -> JobRecord:

@@ -168,8 +168,13 @@ async def _listed(
         # Only by name is it known without counting what is on the page.
         described = order.sorted(await _describe(request, datasette, database, records))
         names = [each["name"] for each in described]
-        # The one to go on behind may have been deleted: then from the beginning.
-        start = names.index(after) + 1 if after in names else 0
+        if after is not None and after not in names:
+            # Where it stood is not known any more, and to begin again would repeat rows.
+            raise RequestError(
+                f"'after': there is no collection {after[:100]!r} here, or not any more. Begin "
+                "again without it, or sort by name, which goes on behind any name"
+            )
+        start = names.index(after) + 1 if after is not None else 0
         shown = described[start : start + number]
         return shown, shown[-1]["name"] if start + number < len(described) else None
     records.sort(key=lambda record: record.name, reverse=order.is_descending)

@@ -59,11 +59,15 @@ async def estimate_view(request: Request, datasette: Datasette) -> Answer:
     }
 
 
-def estimate(datasette: Datasette, wish: Wish) -> Plan:
+def estimate(datasette: Datasette, wish: Wish, seconds: float | None = None) -> Plan:
     """Return what a wish would take; the whole source is read, which may take long.
 
+    Args:
+        seconds: how long it may read; None for any time.
+
     Raises:
-        RequestError: too many others are being estimated; a field is wrong.
+        TooManyEstimatesError: that many others are being made.
+        RequestError: a field is wrong.
         EmbedError: as ``Runner.estimate``.
     """
     with _one_of_few(), about_fields(wish.spec, wish.name):
@@ -74,7 +78,12 @@ def estimate(datasette: Datasette, wish: Wish) -> Plan:
             wish.model.model_id,
             store=wish.store,
             rows_database=wish.rows_database,
+            seconds=seconds,
         )
+
+
+class TooManyEstimatesError(RequestError):
+    """Nothing is wrong with what was asked: there is no place for it at the moment."""
 
 
 @contextmanager
@@ -82,10 +91,10 @@ def _one_of_few() -> Iterator[None]:
     """Hold one of the few places for what reads a whole source.
 
     Raises:
-        RequestError: all are taken.
+        TooManyEstimatesError: all are taken.
     """
     if not _estimates.acquire(blocking=False):
-        raise RequestError("Other sources are being estimated, retry in a moment", 429)
+        raise TooManyEstimatesError("Other sources are being estimated, retry in a moment", 429)
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from datasette import Response
 
+from .forms import by_accept
 from .http import Answer, RequestError, json_view
 from .pages.frame import Page, html_view
 
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 
 async def nothing_view(request: Request, datasette: Datasette) -> Response:
     """Say that there is nothing here, to whoever asks."""
-    # Browsers ask for HTML; programs do not, or for an address that ends in .json.
-    is_person = "text/html" in request.headers.get("accept", "")
+    # For an address that ends in .json only programs ask.
     is_page = request.method in ("GET", "HEAD") and not request.path.endswith((".json", ".csv"))
-    return await (_for_people if is_person and is_page else _for_programs)(request, datasette)
+    view = by_accept(_for_programs, _for_people) if is_page else _for_programs
+    return await view(request, datasette)
 
 
 @html_view

@@ -1,41 +1,23 @@
 """Result filters: ``column__op=value`` of a table page, as conditions on the rows of a result.
 
-Layer 11: imports nothing but its neighbours. What the filters are, and their words, is
-Datasette's ``Filters``; values stay named parameters.
+Layer 11: imports nothing but its neighbours. What a filter is, is in ``filter_conditions``;
+texts and numbers to compare with stay named parameters.
 """
 
 from __future__ import annotations
 
 import urllib.parse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from datasette.filters import Filters
-
+from . import filter_conditions
+from .filter_conditions import Filter, clauses_of, is_filter, require_columns
 from .http import RequestError
 from .result_sql import NO_CONDITIONS, Conditions, Rows
+from .sql_literals import with_values
 
 if TYPE_CHECKING:
     from datasette import Request
-
-#: More conditions than anybody writes; each is looked at for every row.
-_MOST_FILTERS = 50
-
-
-@dataclass(frozen=True)
-class Filter:
-    """One condition of the address.
-
-    Attributes:
-        name: the parameter.
-        value: its value.
-        words: what it says, for people.
-    """
-
-    name: str
-    value: str
-    words: str
 
 
 def read_filters(request: Request, *own: str) -> list[Filter]:
@@ -48,25 +30,13 @@ def read_filters(request: Request, *own: str) -> list[Filter]:
         RequestError: there is no such operator, or it cannot be used on the value.
     """
     pairs = urllib.parse.parse_qsl(request.query_string, keep_blank_values=True)
-    pairs = [pair for pair in pairs if pair[0] not in own and not _is_special(pair[0])]
-    if len(pairs) > _MOST_FILTERS:
-        raise RequestError(f"At most {_MOST_FILTERS} filters can be used at once")
-    known = {key for key, _, _ in Filters([]).lookups()}
-    found = []
-    for name, value in pairs:
-        if "__" in name and name.rpartition("__")[2] not in known:
-            raise RequestError(
-                f"{name[:100]!r} is no filter. Filters: {', '.join(sorted(known))}, "
-                "as in column__contains"
-            )
-        if "\0" in value:
-            raise RequestError(f"{name[:100]!r} must not hold the character NUL")
-        try:
-            words = Filters([(name, value)]).human_description_en().removeprefix("where ")
-        except (ValueError, TypeError, RecursionError) as error:
-            raise RequestError(f"{name[:100]!r}: the value cannot be read") from error
-        found.append(Filter(name, value, words))
-    return found
+    try:
+        return filter_conditions.read_filters(
+            pair for pair in pairs if pair[0] not in own and is_filter(pair[0])
+        )
+    except ValueError as error:
+        message = str(error)
+        raise RequestError(message[0].upper() + message[1:]) from error
 
 
 def conditions_of(filters: Sequence[Filter], rows: Rows | None) -> Conditions:
@@ -79,33 +49,19 @@ def conditions_of(filters: Sequence[Filter], rows: Rows | None) -> Conditions:
         return NO_CONDITIONS
     if rows is None:
         raise RequestError("The rows of this collection are in no table here to filter by")
-    for filter_ in filters:
-        column = filter_.name.rpartition("__")[0] or filter_.name
-        if column not in rows.all_columns:
-            raise RequestError(f"'{rows.table}' has no column {column[:100]!r} to filter by")
-    pairs = [(filter_.name, filter_.value) for filter_ in filters]
     try:
-        clauses, params = Filters(pairs).build_where_clauses(rows.called)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise RequestError("The value of a filter cannot be read") from error
-    numbers = [f":{name}" for name, value in params.items() if isinstance(value, int | float)]
-    return Conditions(
-        tuple(_as_number(clause, numbers) for clause in clauses),
-        {name: str(value) for name, value in params.items()},
-    )
-
-
-def _is_special(name: str) -> bool:
-    """Say whether Datasette takes a parameter for one of its own, not for a column."""
-    return name.startswith("_") and "__" not in name
-
-
-def _as_number(clause: str, numbers: Sequence[str]) -> str:
-    """Return a condition that compares with the number that a text in the address is.
-
-    Datasette binds a number there; in the address of a query every parameter is a text.
-    """
-    for name in numbers:
-        if clause.endswith(f" {name}"):
-            return f"{clause.removesuffix(name)}({name} + 0)"
-    return clause
+        require_columns(filters, rows.table, rows.all_columns)
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+    clauses, values = clauses_of(filters, rows.called)
+    params: dict[str, str] = {}
+    for number, clause in enumerate(clauses):
+        name = clause.rpartition(" :")[2]
+        if isinstance(values.get(name), int | float):
+            # Datasette binds a number there; in the address of a query a parameter is a text.
+            clauses[number] = f"{clause.removesuffix(f':{name}')}(:{name} + 0)"
+            params[name] = str(values.pop(name))
+    params |= {name: value for name, value in values.items() if isinstance(value, str)}
+    # A list of values may hold numbers, or null, which no address can say.
+    others = {name: value for name, value in values.items() if not isinstance(value, str)}
+    return Conditions(tuple(with_values(clause, others) for clause in clauses), params)

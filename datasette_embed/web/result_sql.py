@@ -1,8 +1,8 @@
 """Result SQL: the query whose rows a page of results shows, which anybody can run again.
 
-Layer 11: imports ``database``, ``errors``, ``records`` and ``sources``. Makes text of SQL and its
-named parameters; who may see the rows is decided before. No value gets into the text, only
-names of tables and columns that exist.
+Layer 11: imports ``database``, ``errors``, ``records``, ``schema_sql`` and ``sources``. Makes
+text of SQL and its named parameters; who may see the rows is decided before. No value gets
+into the text, only names of tables and columns that exist.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from datasette.utils import reserved_words
 from ..database import quoted, sqlite3
 from ..errors import SourceError
 from ..records import CollectionRecord
+from ..schema_sql import OUR_TABLES
 from ..sources import SourceSpec
 from .row_keys import RowKey
 
@@ -24,7 +25,7 @@ _SCORES = {"cosine": "llm_embed_cosine", "dot": "llm_embed_dot"}
 
 _OF_COLLECTION = "embeddings.collection_id = (select id from collections where name = :collection)"
 #: What the queries call their parts; a table of such a name gets another one in them.
-_TAKEN = frozenset({"embeddings", "collections", "input", "nearest", "newest"})
+_TAKEN = frozenset({"embeddings", "collections", "input", "nearest", "newest", "entry"})
 #: Keywords that Datasette's list does not have.
 _KEYWORDS = frozenset({"filter", "generated", "materialized", "over", "returning", "window"})
 _PLAIN_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
@@ -73,7 +74,7 @@ class Rows:
 
         Columns of the type BLOB are not shown: they hold vectors and pictures.
         """
-        if not spec.table or spec.is_elsewhere:
+        if not spec.table or spec.is_elsewhere or not _is_table_of_rows(conn, spec.table):
             return None
         # Of a table whose columns are hidden, or generated, these are columns too.
         types = {
@@ -131,17 +132,16 @@ class Rows:
                 conditions.append(f"{column} = {part}")
             else:
                 # Such a column may hold 1 as well as '1', and neither becomes the other.
-                forms = [
-                    f"case when cast(cast({part} as {kind}) as text) = {part} "
-                    f"then cast({part} as {kind}) end"
-                    for kind in ("integer", "real")
-                ]
-                conditions.append(f"{column} in ({', '.join([part, *forms])})")
+                conditions.append(f"{column} in ({part}, llm_embed_id_number({part}))")
         return " and ".join(conditions)
 
     def shown(self) -> str:
         """Return the columns, for a ``select``."""
-        return ",\n  ".join(f"{self.called_in_sql}.{sql}" for sql in self.columns.values())
+        return ",\n  ".join(
+            # SQLite calls a rowid by the name of the primary key that it is, if it has one.
+            f"{self.called_in_sql}.{sql}" + ("" if name in self.all_columns else f" as {name}")
+            for name, sql in self.columns.items()
+        )
 
     @property
     def score_name(self) -> str:
@@ -248,6 +248,18 @@ def _and(rows: Rows | None, conditions: Conditions) -> str:
       where {rows.join("embeddings.id")}
         and {clauses}
     )"""
+
+
+def _is_table_of_rows(conn: sqlite3.Connection, name: str) -> bool:
+    """Say whether a name is that of a table or view, and not of vectors or of SQLite's own.
+
+    A file says what its collections are made of, and SQLite has tables that are in no file:
+    ``pragma_database_list`` tells where it is on the server.
+    """
+    if name.lower() in OUR_TABLES or name.lower().startswith("sqlite_"):
+        return False
+    sql = "select 1 from sqlite_master where type in ('table', 'view') and name = ? collate nocase"
+    return conn.execute(sql, (name,)).fetchone() is not None
 
 
 def _name(name: str) -> str:

@@ -23,9 +23,10 @@ from ..records import CollectionRecord, is_storable
 from ..sources import SourceSpec, entry_id_of
 from .descriptions import collection_url
 from .fields import Fields
+from .filter_conditions import Filter
 from .http import RequestError
 from .lookup import find_model, read
-from .result_filters import Filter, conditions_of, read_filters
+from .result_filters import conditions_of, read_filters
 from .result_sql import ResultSql, Rows, nearest_to_entry, nearest_to_text, newest
 from .search_api import row_urls
 
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
 
 #: How many rows are found when nobody says, and at most.
 DEFAULT_NUMBER, MOST_NUMBER = 10, 1_000
+_USUAL_LABELS = ("title", "name", "label", "subject")
+#: How many of the newest are shown when nobody says.
+NEWEST = 5
+#: What stands for rows that are in no table here.
+_OF_ENTRY = ("id", "content", "metadata")
 #: The parameters of a result's address that are no filters.
 PARAMETERS = ("q", "n")
 
@@ -100,14 +106,15 @@ class Searched:
 
     # -- what is asked ----------------------------------------------------------------
 
-    def question(self) -> Question:
-        """Return what the address asks for.
+    def question(self, usual: int = DEFAULT_NUMBER) -> Question:
+        """Return what the address asks for; no more rows than any query of this site returns.
 
         Raises:
             RequestError: a parameter is not what it should be.
         """
         given = {name: self.request.args.get(name) or None for name in PARAMETERS}
-        number = Fields(given, is_text=True).integer("n", DEFAULT_NUMBER, most=MOST_NUMBER)
+        number = Fields(given, is_text=True).integer("n", usual, most=MOST_NUMBER)
+        number = min(number, self.datasette.setting("max_returned_rows") or number)
         filters = read_filters(self.request, *PARAMETERS)
         conditions_of(filters, self.rows)
         return Question(number, tuple(filters))
@@ -159,10 +166,10 @@ class Searched:
         query = nearest_to_entry(self.record, self.rows, entry_id, question.number, conditions)
         return await self.run(query)
 
-    async def newest(self, number: int, filters: Sequence[Filter] = ()) -> Result:
+    async def newest(self, question: Question) -> Result:
         """Return the rows that were embedded last."""
-        conditions = conditions_of(filters, self.rows)
-        return await self.run(newest(self.record, self.rows, number, conditions))
+        conditions = conditions_of(question.filters, self.rows)
+        return await self.run(newest(self.record, self.rows, question.number, conditions))
 
     async def run(self, query: ResultSql) -> Result:
         """Return the rows of a query.
@@ -193,10 +200,12 @@ class Searched:
     def _entry_ids(
         self, columns: Sequence[str], rows: Sequence[Sequence[Any]]
     ) -> tuple[str | None, ...]:
-        # The last of a name: the score, which comes first, may be called like a key.
-        places = {name: place for place, name in enumerate(columns)}
-        keys = self.rows.key_columns if self.rows else ("id",)
-        return tuple(entry_id_of([row[places[name]] for name in keys]) for row in rows)
+        # By their places: SQLite and the score may have called a column something else.
+        shown = list(self.rows.columns) if self.rows else list(_OF_ENTRY)
+        first = len(columns) - len(shown)
+        keys = self.rows.key_columns if self.rows else _OF_ENTRY[:1]
+        places = [first + shown.index(name) for name in keys]
+        return tuple(entry_id_of([row[place] for place in places]) for row in rows)
 
     # -- addresses of entries ---------------------------------------------------------
 
@@ -255,13 +264,31 @@ class Searched:
         )
         name = f"{self.rows.called_in_sql}.{self.rows.columns[column]}"
         sql = f"select {name} from (\n  {entries}\n) as entry join {self.rows.source} on "
-        with translated(self.database.name):
-            found = await self.database.execute(
-                sql + self.rows.join("entry.id"), {"collection_id": self.record.id}
-            )
+        sql += self.rows.join("entry.id")
+        try:
+            with translated(self.database.name):
+                found = await self.database.execute(
+                    sql, {"collection_id": self.record.id}, log_sql_errors=False
+                )
+        except QueryInterrupted:
+            return []  # a view may take long to compute; the page is there without them
         texts = [row[0] for row in found.rows]
         words = [text for text in texts if isinstance(text, str) and " " in text.strip()]
         return [text for text in words if is_storable(text)]
+
+    async def label_column(self) -> str | None:
+        """Return the column that says what a row is, apart from its key; None without one."""
+        if self.rows is None:
+            return None
+        table, columns = self.rows.table, self.rows.columns
+        # Datasette 1.0 fails when it looks for the label of a view.
+        is_table = await self.database.table_exists(table)
+        label = await self.database.label_column_for_table(table) if is_table else None
+        # It takes a key that is text for a label, too, even beside a title.
+        if label is not None and label not in self.rows.key_columns and label in columns:
+            return str(label)
+        names = {name.lower(): name for name in reversed(list(columns))}
+        return next((names[name] for name in _USUAL_LABELS if name in names), None)
 
     async def has_entry(self, entry_id: str) -> bool:
         """Say whether a row is in the collection."""

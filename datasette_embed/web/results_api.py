@@ -1,4 +1,4 @@
-"""Results API: the rows of a search, or of those like one, as JSON and CSV.
+"""Results API: the rows of a search, those like one, and the newest, as JSON and CSV.
 
 Layer 11: imports ``compat``. The same rows as the pages of the same addresses show.
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import math
 from typing import TYPE_CHECKING, Any
 
 from datasette import Response
 
-from .collections_api import collection_view
+from .collections_api import about_collection
 from .http import Answer, json_view, require_method
 from .lookup import collection_of, database_of
-from .results import Result, Searched
+from .results import NEWEST, Result, Searched
 
 if TYPE_CHECKING:
     from datasette import Request
@@ -24,27 +25,30 @@ if TYPE_CHECKING:
 
 @json_view
 async def collection_or_rows_view(request: Request, datasette: Datasette) -> Answer:
-    """Return the rows nearest to the words ``q``; without them, what the collection is."""
-    if "q" not in request.args:
-        answer: Answer = await collection_view.answer(request, datasette)  # type: ignore[attr-defined]
-        return answer
-    require_method(request, "GET")
+    """Return the rows nearest to the words ``q``, or the newest; what the collection is.
+
+    The newest are asked for by their number ``n`` or by filters; without any parameter it is
+    said what the collection is.
+    """
+    require_method(request, "GET", "HEAD")
     searched = await searched_of(request, datasette)
-    result = await _found_by_words(searched)
-    return described(searched, result)
+    asks_for_rows = "q" in request.args or "n" in request.args or searched.question().filters
+    if asks_for_rows:
+        return described(searched, await _found(searched))
+    return await about_collection(request, datasette, searched.database, searched.record)
 
 
 @json_view
 async def rows_csv_view(request: Request, datasette: Datasette) -> Answer:
-    """Return the rows nearest to the words ``q`` as CSV."""
-    require_method(request, "GET")
-    return as_csv(await _found_by_words(await searched_of(request, datasette)))
+    """Return the rows nearest to the words ``q`` as CSV; without them, the newest."""
+    require_method(request, "GET", "HEAD")
+    return as_csv(await _found(await searched_of(request, datasette)))
 
 
 @json_view
 async def like_view(request: Request, datasette: Datasette) -> Answer:
     """Return the rows nearest to one of them, as JSON or CSV."""
-    require_method(request, "GET")
+    require_method(request, "GET", "HEAD")
     searched = await searched_of(request, datasette)
     question = searched.question()
     entry_id = searched.entry_id_in_url()
@@ -64,7 +68,9 @@ async def searched_of(request: Request, datasette: Datasette) -> Searched:
     return await Searched.of(request, datasette, database, record)
 
 
-async def _found_by_words(searched: Searched) -> Result:
+async def _found(searched: Searched) -> Result:
+    if "q" not in searched.request.args:
+        return await searched.newest(searched.question(NEWEST))
     question, text = searched.question(), searched.text()
     await searched.embedded(text)
     return await searched.nearest_to_text(text, question)
@@ -98,4 +104,6 @@ def as_csv(result: Result) -> Response:
 def _as_json(value: Any) -> Any:
     if isinstance(value, bytes):  # in Datasette's own form
         return {"$base64": True, "encoded": base64.b64encode(value).decode("ascii")}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no form for it; Datasette does the same
     return value

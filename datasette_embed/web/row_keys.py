@@ -1,8 +1,8 @@
 """Row keys: the rows of a table that belong to the entries of a collection.
 
-Layer 11: imports ``database`` and ``errors``. An entry's id is the text of its row's key, so
-the key is compared in such a way that 1 and '1' meet and an index can still be used. No
-value of a request or a file gets into the SQL text, only names of columns that exist.
+Layer 11: imports ``database``, ``entry_id_parts`` and ``errors``. An entry's id is the text of
+its row's key, so the key is compared in such a way that 1 and '1' meet and an index can still
+be used. No value of a request or a file gets into the SQL text, only names of columns that exist.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 from datasette.utils import tilde_decode
 
 from ..database import quoted, sqlite3
+from ..entry_id_parts import id_number
 from ..errors import SourceError
 
 _ROWIDS = ("rowid", "_rowid_", "oid")
-_LARGEST_INTEGER = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -91,25 +91,8 @@ class RowKey:
 
         A typed column turns the text into its own type, exactly.
         """
-        forms: list[Any] = [text]
-        if not self.are_typed[column]:
-            forms += [number for number in _numbers(text) if str(number) == text]
-        return forms
-
-
-def _numbers(text: str) -> list[int | float]:
-    try:
-        number = float(text)
-    except ValueError:
-        return []
-    # Neither has a form in JSON.
-    if number != number or number in (float("inf"), float("-inf")):
-        return []
-    digits = text.removeprefix("-")
-    if digits.isascii() and digits.isdecimal():
-        is_small = len(digits) < 20 and abs(int(text)) <= _LARGEST_INTEGER
-        return [int(text)] if is_small else []
-    return [number]
+        number = None if self.are_typed[column] else id_number(text)
+        return [text] if number is None else [text, number]
 
 
 def _key_of(conn: sqlite3.Connection, table: str, names: list[str]) -> list[str]:

@@ -204,11 +204,13 @@ async def _home_of(datasette: Datasette, database: Database, table: str) -> str 
 
 
 def _find_primary_key(conn: sqlite3.Connection, table: str) -> list[str] | None:
-    """Return the columns of a table's primary key; None for what is no table."""
+    """Return the columns of a table's primary key; None where its rows have no page."""
     found = conn.execute(
         "select 1 from sqlite_master where type = 'table' and name = ?", (table,)
     ).fetchone()
     if found is None:
         return None
-    rows = conn.execute("select name from pragma_table_info(?) where pk > 0", (table,))
-    return [row[0] for row in rows]
+    columns = dict(conn.execute("select name, pk from pragma_table_info(?)", (table,)).fetchall())
+    keys = [name for name, place in columns.items() if place]
+    # Datasette finds a row without a key by what is called rowid.
+    return None if not keys and "rowid" in map(str.lower, columns) else keys

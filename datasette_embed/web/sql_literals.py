@@ -1,18 +1,23 @@
 """SQL literals: values written into SQL that is kept, where no parameters can be kept beside it.
 
-Layer 11: imports nothing of ours. Everything here is about quoting, and nothing about who may ask.
+Layer 11: imports ``records``. Everything here is about quoting, and nothing about who may ask.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-#: A text, a name, a comment, or a named parameter: the first three hide the fourth.
+from ..records import is_storable
+
+#: A text, a name, a comment, or a named parameter: the first three hide the fourth. What is
+#: part of a name, ``$`` too, is said in SQLite's tokenize.c (IdChar).
 _PARTS = re.compile(
     r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*` | \[[^\]]*\]
-    | --[^\n]* | /\*.*?(?:\*/|\Z) | [:@$](?P<name>[A-Za-z_][A-Za-z0-9_]*)""",
+    | --[^\n]* | /\*.*?(?:\*/|\Z) | [A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*
+    | [:@$](?P<name>[\w$\x80-\U0010ffff]+)""",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -27,14 +32,25 @@ def literal(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(int(value))
-    if isinstance(value, int | float):
-        # A number that SQLite would read as another, or as none, is compared as text.
-        return repr(value) if abs(value) < 2**63 else f"'{value!r}'"
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise ValueError("a whole number is too large for SQLite")
+        return repr(value)
+    if isinstance(value, float):
+        return _float_literal(value)
     if not isinstance(value, str):
         raise ValueError("a list of values holds something else than texts and numbers")
-    if "\0" in value:
-        raise ValueError("a value holds the character NUL")
+    if not is_storable(value):
+        raise ValueError("a value holds the character NUL, or half a character")
     return "'" + value.replace("'", "''") + "'"
+
+
+def _float_literal(value: float) -> str:
+    if math.isnan(value):
+        return "null"  # as SQLite keeps it where it is bound
+    if math.isinf(value):
+        return "9e999" if value > 0 else "-9e999"
+    return repr(value)
 
 
 def parameters_of(sql: str) -> list[str]:

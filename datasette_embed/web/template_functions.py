@@ -1,7 +1,8 @@
 """Template functions: the rows nearest to a text or a row, for templates of a site.
 
-Layer 11: imports ``access``, ``database`` and ``errors``. They are for whoever asks for the page:
-what they may not see is not there, and what goes wrong is in the log, not in place of the page.
+Layer 11: imports ``access``, ``database``, ``errors``, ``models`` and ``redaction``. They are for
+whoever asks for the page: what they may not see is not there, and what goes wrong is in the
+log, not in place of the page.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from .. import access
 from ..database import translated
-from ..errors import HiddenCollectionError
+from ..errors import EmbedError, HiddenCollectionError
 from ..models import is_blank
+from ..redaction import redacted
+from .http import RequestError
 from .nearest_rows import nearest_to, nearest_to_words
 from .results import Searched
 
@@ -40,7 +43,7 @@ def template_functions(datasette: Datasette, request: Request | None) -> dict[st
             datasette,
             request,
             (database, collection),
-            lambda searched: nearest_to_words(searched, words, min(int(number), _MOST_ROWS)),
+            lambda searched: nearest_to_words(searched, words, _bounded(number)),
         )
 
     async def embed_similar_to(
@@ -51,7 +54,7 @@ def template_functions(datasette: Datasette, request: Request | None) -> dict[st
             datasette,
             request,
             (database, collection),
-            lambda searched: nearest_to(searched, str(entry_id), min(int(number), _MOST_ROWS)),
+            lambda searched: nearest_to(searched, str(entry_id), _bounded(number)),
         )
 
     return {"embed_similar": embed_similar, "embed_similar_to": embed_similar_to}
@@ -75,6 +78,19 @@ async def _found(
         return await find(searched)
     except HiddenCollectionError:
         return []
+    except EmbedError as error:
+        # At each view of the page: the template is wrong, or a provider is down.
+        reason = redacted(str(error.detail))
+        logger.warning("a template asked for rows of %s in %s: %s", collection, database, reason)
+        return []
     except Exception:
         logger.exception("a template asked for rows of %s in %s", collection, database)
         return []
+
+
+def _bounded(number: Any) -> int:
+    """Return how many rows are asked for: at least one, and not as many as a reader likes."""
+    try:
+        return max(1, min(int(number), _MOST_ROWS))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RequestError(f"the number of rows is no whole number: {number!r:.100}") from error

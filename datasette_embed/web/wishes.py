@@ -57,6 +57,7 @@ class Wish:
     Attributes:
         database: Datasette's name of the database that the vectors go to.
         rows_database: that of the database with the rows, if it is another one.
+        existing: the collection of this name, if there is one.
     """
 
     database: str
@@ -65,6 +66,7 @@ class Wish:
     model: EmbeddingModel
     store: bool
     rows_database: str | None
+    existing: CollectionRecord | None
 
 
 @contextmanager
@@ -94,8 +96,11 @@ def about_fields(spec: SourceSpec, collection: str) -> Iterator[None]:
             field = "where"
         elif spec.template and reason.startswith("the template"):
             field = "template"
+        elif reason.startswith("the ids are not unique"):
+            field = "id_columns"
         for option, name in _OPTIONS.items():
             reason = reason.replace(f" {option}", f" '{name}'")
+        reason = reason.removesuffix(f" with '{field}'")
         raise FieldError(field, reason) from error
 
 
@@ -124,6 +129,7 @@ async def wish_of(
         await usable_model(request, datasette, model_name),
         store,
         None if target is database else database.name,
+        existing,
     )
 
 

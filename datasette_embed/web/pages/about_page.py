@@ -6,13 +6,16 @@ field, or on to what came of it.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasette import Response
 
 from ...errors import EmbedError, JobStateError, NotFoundError
 from ...records import CollectionRecord
+from .. import job_words
 from ..about_api import about_contents, vector_bytes
 from ..collections_api import delete_collection, rename_collection, to_change
 from ..descriptions import collection_url, database_url, job_url
@@ -23,6 +26,7 @@ from ..lookup import collection_of, database_of, require_create
 from ..making_api import plan_of_sync, start_sync
 from .frame import Page, html_view, redirect
 from .heading import heading
+from .jobs_page import jobs_table
 
 if TYPE_CHECKING:
     from datasette import Request
@@ -82,6 +86,8 @@ async def rename(request: Request, datasette: Datasette) -> Page | Response:
         return redirect(request, datasette, url, f"It is called {_short(name)} now")
 
     typed = str(fields.values.get("name") or "")
+    if typed.strip():  # nobody sees the spaces around a name
+        fields = Fields({**fields.values, "name": typed.strip()})
     if typed.strip() in ("", record.name):
         error = RequestError("This is its name already" if typed.strip() else "Type the new name")
         return await _refused(request, datasette, database, record, "name", typed, error)
@@ -157,11 +163,10 @@ async def _page(
         **contents,
         "about_url": collection_url(datasette, database.name, record.name, "/about"),
         "new_url": database_url(datasette, database.name, "/new"),
-        "job_urls": {
-            job["id"]: job_url(datasette, database.name, job["id"])
-            for job in contents.get("jobs", ())
-        },
-        "vector_bytes": vector_bytes(head["collection"]),
+        "log": jobs_table(datasette, database, contents.get("jobs", ())),
+        "vector_size": job_words.size_text(vector_bytes(head["collection"])),
+        "plan_size": plan and job_words.size_text(plan.disk_bytes),
+        "watch_command": _watch_command(database, head, contents["model"]),
         "why_no_update": _why_no_update(head, contents["model"]),
         "update_label": plan and _label_of(plan),
         **context,
@@ -182,7 +187,7 @@ def _why_no_update(head: dict[str, Any], model: dict[str, Any]) -> str | None:
         return f"What it was made from {source['problem']}."
     table = head["source_table"]
     if table and not table["url"]:
-        return f"Its table {table['name']} {table['problem']}."
+        return f"Its {table['kind']} {table['name']} {table['problem']}."
     if not model["is_registered"]:
         return f"Its model {model['id']} is not registered on this site."
     if not model["may_use"]:
@@ -193,18 +198,30 @@ def _why_no_update(head: dict[str, Any], model: dict[str, Any]) -> str | None:
     return None
 
 
+def _watch_command(database: Database, head: dict[str, Any], model: dict[str, Any]) -> str | None:
+    """Return the command that keeps a collection up to date; None where it cannot be."""
+    collection, table = head["collection"], head["source_table"]
+    if head["urls_to_change"] is None or collection["is_watched"] or not model["is_registered"]:
+        return None
+    if table is None or table["kind"] != "table" or not table["url"]:
+        return None
+    name = Path(database.path or "").name
+    paid = ["--paid"] if model["price_per_million_tokens"] else []
+    return shlex.join(["datasette", "embed", "watch", name, collection["name"], *paid])
+
+
 def _label_of(plan: Any) -> str:
     """Return what the button of an update says that it does."""
     if not plan.missing:
-        return f"Remove {_rows(plan.removable)}" if plan.is_up_to_date else "Update"
+        return f"Remove {job_words.rows_text(plan.removable)}" if plan.is_up_to_date else "Update"
+    if plan.missing == plan.failed_before:
+        act = f"Try {job_words.rows_text(plan.missing)} again"
+    else:
+        act = f"Embed {job_words.rows_text(plan.missing)}"
     if plan.cost_usd is None:
-        return f"Embed {_rows(plan.missing)}"
+        return act
     cost = f"about ${plan.cost_usd:,.2f}" if plan.cost_usd >= 0.005 else "less than one cent"
-    return f"Embed {_rows(plan.missing)} for {cost}"
-
-
-def _rows(number: int) -> str:
-    return "1 row" if number == 1 else f"{number:,} rows"
+    return f"{act} for {cost}"
 
 
 def _short(name: str) -> str:

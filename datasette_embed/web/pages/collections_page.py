@@ -68,6 +68,7 @@ async def site_page(request: Request, datasette: Datasette) -> Page:
             {"name": name, "url": database_url(datasette, name)} for name in answer["truncated"]
         ],
         "makers": await _makers(request, datasette, writable, has_tables=not listed),
+        "why_none": _why_none(request, datasette.databases.values(), writable),
     }
     return Page("embed_collections.html", context, twin=_twin(request, url))
 
@@ -86,6 +87,8 @@ async def database_page(request: Request, datasette: Datasette) -> Page:
     is_empty = not listed and "after" not in request.args
     context |= {
         "makers": await _makers(request, datasette, writable, has_tables=is_empty),
+        "why_none": _why_none(request, [database], writable),
+        "jobs_url": f"{url}/jobs" if writable else None,
         "is_behind": not is_empty and not listed,
         "next_url": None if following is None else _again(request, url, after=following),
     }
@@ -223,11 +226,22 @@ async def _writable(
     return [
         database
         for database in list(databases)
-        if database.is_mutable
-        and database.path
-        and not database.is_memory
+        if _takes_collections(database)
         and await access.may_create(datasette, request.actor, database.name)
     ]
+
+
+def _takes_collections(database: Database) -> bool:
+    return bool(database.is_mutable and database.path and not database.is_memory)
+
+
+def _why_none(
+    request: Request, databases: Iterable[Database], writable: Sequence[Database]
+) -> str | None:
+    """Return why the actor can make no collection, where somebody else could."""
+    if writable or not any(_takes_collections(database) for database in list(databases)):
+        return None
+    return "signed out" if request.actor is None else "not allowed"
 
 
 async def _makers(

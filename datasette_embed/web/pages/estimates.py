@@ -1,7 +1,8 @@
 """Estimates: what a new collection takes, while somebody waits for the page, and in words.
 
-Layer 11: imports ``models`` and ``planning``. An estimate reads the whole source: it goes on
-in its thread when the page does not wait for it, and is there when somebody looks again.
+Layer 11: imports ``database``, ``errors``, ``models`` and ``planning``. An estimate reads the
+whole source: it goes on in its thread when the page does not wait for it, and is there when
+somebody looks again.
 """
 
 from __future__ import annotations
@@ -9,26 +10,30 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from ...database import DeadlineError
 from ...errors import EmbedError
 from ...models import EmbeddingModel
 from ...planning import TIMED_SAMPLE, Plan
 from ..fields import FieldError
 from ..job_words import duration_text, money_text, rows_text
-from ..making_api import estimate
+from ..making_api import TooManyEstimatesError, estimate
 from ..wishes import Wish
 from .new_form import digest
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
 
-#: Seconds that an estimate counts which nobody has looked at.
+#: Seconds for which an estimate counts, once it has ended.
 _KEPT_SECONDS = 60.0
 #: Estimates that are kept, each of one plan.
 _MOST_KEPT = 50
+#: What is "about" the same cost; rows come and go while somebody reads what it takes.
+_ABOUT = 1.05
 
 
 @dataclass(frozen=True)
@@ -45,13 +50,41 @@ class Estimate:
     error: EmbedError | None = None
 
 
-UNASKED = Estimate("unasked")
+UNASKED, _COUNTING = Estimate("unasked"), Estimate("counting")
 
 
-@dataclass(frozen=True)
 class _Asked:
-    task: asyncio.Task[Plan]
-    since: float
+    """An estimate that somebody asked for.
+
+    Attributes:
+        task: what makes it.
+        is_seen: whether somebody has looked at it since it ended.
+    """
+
+    def __init__(self, datasette: Datasette, wish: Wish) -> None:
+        self.is_seen = False
+        self._began = time.monotonic()
+        self._ended: float | None = None
+        self.task = asyncio.create_task(self._made(datasette, wish))
+        # One that nobody comes back for must not be reported as lost.
+        self.task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _made(self, datasette: Datasette, wish: Wish) -> Plan:
+        try:
+            return await asyncio.to_thread(estimate, datasette, wish)
+        finally:
+            self._ended = time.monotonic()
+
+    def counts(self, patience: float) -> bool:
+        """Say whether it needs not be made anew for somebody who waits so many seconds.
+
+        One that takes longer than anybody waits has to be there for a second look.
+        """
+        if self._ended is None:
+            return True
+        is_long = self._ended - self._began > patience
+        is_recent = time.monotonic() - self._ended <= _KEPT_SECONDS
+        return is_recent and (is_long or not self.is_seen)
 
 
 _asked: WeakKeyDictionary[Datasette, dict[str, _Asked]] = WeakKeyDictionary()
@@ -63,26 +96,85 @@ async def estimated(datasette: Datasette, wish: Wish, patience: float) -> Estima
     Raises:
         FieldError: a field is wrong.
     """
-    mine, key = _asked.setdefault(datasette, {}), digest(wish)
-    asked = mine.get(key)
-    if asked is None or (asked.task.done() and time.monotonic() - asked.since > _KEPT_SECONDS):
-        task = asyncio.create_task(asyncio.to_thread(estimate, datasette, wish))
-        # One that nobody comes back for must not be reported as lost.
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        while len(mine) >= _MOST_KEPT:
-            mine.pop(next(iter(mine)))
-        asked = mine[key] = _Asked(task, time.monotonic())
+    mine = _asked.setdefault(datasette, {})
+    # To type the name of a new collection changes nothing.
+    key = digest(wish if wish.existing else replace(wish, name=""))
+    asked = mine.pop(key, None)
+    if asked is None or not asked.counts(patience):
+        asked = _Asked(datasette, wish)
+    while len(mine) >= _MOST_KEPT:
+        mine.pop(next(iter(mine)))
+    mine[key] = asked
     done, _ = await asyncio.wait({asked.task}, timeout=patience)
     if not done:
-        return Estimate("counting")
-    if mine.get(key) is asked:
+        return _COUNTING
+    asked.is_seen = True
+    found = _found(asked.task)
+    if found.state != "ready" and mine.get(key) is asked:
         del mine[key]
+    return found
+
+
+async def glimpsed(datasette: Datasette, wish: Wish, seconds: float) -> Estimate:
+    """Return the estimate of a wish if it takes no longer than so many seconds, about.
+
+    For what an address asks: nothing goes on for whoever followed a link of a stranger.
+
+    Raises:
+        FieldError: a field is wrong.
+    """
+    task = asyncio.create_task(asyncio.to_thread(estimate, datasette, wish, seconds))
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    # A model may have to be loaded first.
+    done, _ = await asyncio.wait({task}, timeout=2 * seconds)
+    found = _found(task) if done else UNASKED
+    is_late = isinstance(found.error, DeadlineError)
+    return UNASKED if is_late or found.state == "counting" else found
+
+
+def _found(task: asyncio.Task[Plan]) -> Estimate:
+    """Return what has come of an estimate that has ended.
+
+    Raises:
+        FieldError: a field is wrong.
+    """
     try:
-        return Estimate("ready", asked.task.result())
+        return Estimate("ready", task.result())
     except FieldError:
         raise
+    except TooManyEstimatesError:
+        return _COUNTING  # there is a place for it in a moment
     except EmbedError as error:
         return Estimate("failed", error=error)
+
+
+# -- the price that somebody has seen -------------------------------------------------
+
+
+def seen_text(wish: Wish, plan: Plan) -> str:
+    """Return what the form remembers of a plan that it shows."""
+    return f"{digest(wish)}:{_amount(plan)}"
+
+
+def objection(seen: str, wish: Wish, plan: Plan) -> str:
+    """Return why a paid model does not start yet, empty if it may.
+
+    Args:
+        seen: the ``seen_text`` of what was shown to whoever wants to start.
+        plan: what it takes now.
+    """
+    wished, _, amount = seen.rpartition(":")
+    if wished != digest(wish):
+        return "Look at what it takes now, then start"
+    with suppress(ValueError):
+        if _amount(plan) <= float(amount) * _ABOUT:
+            return ""
+    return f"It is more than a moment ago: {_amount_text(plan)}. Start again if that is fine"
+
+
+def _amount(plan: Plan) -> float:
+    """Return the cost, or the rows where the model does not say its price."""
+    return plan.missing if plan.cost_usd is None else plan.cost_usd
 
 
 # -- words ----------------------------------------------------------------------------
@@ -124,7 +216,7 @@ def _readability(plan: Plan, model: EmbeddingModel) -> Iterator[str]:
     if plan.too_long:
         are, them = ("is", "it") if plan.too_long == 1 else ("are", "them")
         yield f"; {about}{rows_text(plan.too_long)} {are} longer than the model reads"
-        yield f" ({model.max_tokens:,} tokens): the rest of {them} is cut"
+        yield f" ({model.max_tokens:,} tokens): the model does not see the rest of {them}"
     if plan.unreadable:
         are, them = ("is", "it") if plan.unreadable == 1 else ("are", "them")
         yield f"; {about}{rows_text(plan.unreadable)} {are} mostly unknown to the model,"
@@ -145,12 +237,17 @@ def act_text(plan: Plan | None, model: EmbeddingModel | None) -> str:
     if plan is None:
         return "Embed the rows, free" if is_free else "Embed the rows"
     if not plan.missing:
-        return "Make the collection"
-    what = f"Embed {rows_text(plan.missing)}"
-    if plan.cost_usd:
-        cost = money_text(plan.cost_usd)
-        return f"{what} for {cost if cost.startswith('under') else f'about {cost}'}"
+        return "Nothing to embed: make sure of it" if plan.unchanged else "Make the collection"
+    what = f"Embed {_amount_text(plan)}"
     return f"{what}, free" if is_free or plan.cost_usd == 0 else what
+
+
+def _amount_text(plan: Plan) -> str:
+    if not plan.cost_usd:
+        return rows_text(plan.missing)
+    cost = money_text(plan.cost_usd)
+    about = "" if cost.startswith("under") else "about "
+    return f"{rows_text(plan.missing)} for {about}{cost}"
 
 
 def _size_text(size: float) -> str:

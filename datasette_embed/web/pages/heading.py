@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import compat
 from ...records import CollectionRecord
+from .. import job_words
 from ..collections_api import about_collection
 from ..descriptions import collection_url, job_url
 from .frame import database_context
@@ -59,6 +60,7 @@ async def heading(
         ],
         "source_table": await _table_of(request, datasette, database, collection),
         "unfinished_job": job,
+        "completeness": job and job_words.completeness_text(job, collection["entries"]),
         "unfinished_job_url": job and job_url(datasette, database.name, job["id"]),
         "urls_to_change": about.get("urls"),
     }
@@ -72,8 +74,10 @@ async def _table_of(
     table = source.get("table")
     if not table or source.get("is_elsewhere"):
         return None
-    if not await database.table_exists(table) and table not in await database.view_names():
-        return {"name": table, "url": "", "problem": "no longer exists"}
+    kind = "view" if table in await database.view_names() else "table"
+    if kind == "table" and not await database.table_exists(table):
+        return {"name": table, "kind": kind, "url": "", "problem": "no longer exists"}
     if not await compat.may_view_table(datasette, request.actor, database.name, table):
         return None
-    return {"name": table, "url": datasette.urls.table(database.name, table), "problem": ""}
+    url = datasette.urls.table(database.name, table)
+    return {"name": table, "kind": kind, "url": url, "problem": ""}

@@ -1,26 +1,30 @@
 """Job page: how far a job has come, what failed, and pause, resume, cancel, retry.
 
-Layer 11: imports ``access``, ``errors``, ``job_rows`` and ``records``. What a job says of itself
-is what programs get of it; the words are in ``job_words``.
+Layer 11: imports ``access``, ``database``, ``errors``, ``records`` and ``sources``. What a job
+says of itself is what programs get of it; the words are in ``job_words``.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ... import access
+from ...database import quoted, sqlite3
 from ...errors import JobStateError
-from ...job_rows import JobRecord
 from ...records import CollectionRecord
+from ...sources import SourceSpec
 from .. import job_words
 from ..descriptions import job_url
 from ..http import require_method
-from ..jobs_api import about_job, act_view, job_of, list_jobs
-from ..lookup import name_in_url, visible_database
+from ..jobs_api import SPENDING, about_job, act_view, job_of, list_jobs
+from ..lookup import name_in_url, read, visible_database
+from ..row_keys import RowKey
 from ..search_api import row_urls
 from .frame import Page, html_view, redirect
 from .heading import heading
+from .jobs_page import jobs_table
 
 if TYPE_CHECKING:
     from datasette import Request, Response
@@ -34,8 +38,6 @@ _BUTTONS = {
     "retry": "Try the failed rows again",
     "cancel": "Cancel, keep what is done",
 }
-#: What a model has to be open to the actor for.
-_SPENDING = ("resume", "retry")
 #: Of a collection's jobs, how many the log shows.
 _LOG_LENGTH = 20
 
@@ -48,9 +50,11 @@ async def job_page(request: Request, datasette: Datasette) -> Page:
     answer = await about_job(request, datasette, database, job, record)
     described = answer["job"]
     url = job_url(datasette, database.name, job.id)
+    jobs, _ = await list_jobs(request, datasette, database, job.collection, _LOG_LENGTH)
     context = await heading(request, datasette, database, record, None)
     if (context["unfinished_job"] or {}).get("id") == job.id:
         context["unfinished_job"] = None  # this page says more of it than the heading would
+        context["hides_entries"] = database.is_mutable and not job_words.is_ended(described)
     context |= {
         "job": described,
         "job_url": url,
@@ -61,7 +65,7 @@ async def job_page(request: Request, datasette: Datasette) -> Page:
         "is_underway": database.is_mutable and job_words.is_underway(described),
         "failures": await _failures(request, datasette, database, record, answer["failures"]),
         "next_failures": answer["next"],
-        "log": await _log(request, datasette, database, job),
+        "log": jobs_table(datasette, database, jobs, job.id),
     }
     return Page("embed_job.html", context, twin=f"{url}.json")
 
@@ -89,14 +93,13 @@ def _state(job: Mapping[str, Any]) -> list[Any]:
 
 
 def _words(job: Mapping[str, Any]) -> dict[str, Any]:
-    since = job["started_at"] or job["created_at"]
     return {
         "does": job_words.what_it_does(job),
         "state": job_words.state_text(job),
         "sentence": job_words.state_sentence(job),
-        "began": "started" if job["started_at"] else "asked for",
-        "since": since,
-        "ago": job_words.ago_text(since),
+        # Not when it was started: a job that was resumed was started again.
+        "since": job["created_at"],
+        "ago": job_words.ago_text(job["created_at"]),
         "percent": job_words.percent(job),
     }
 
@@ -111,7 +114,7 @@ async def _buttons(
     return [
         (action, job["actions"][action], label)
         for action, label in _BUTTONS.items()
-        if action in job["actions"] and (may_spend or action not in _SPENDING)
+        if action in job["actions"] and (may_spend or action not in SPENDING)
     ]
 
 
@@ -122,31 +125,39 @@ async def _failures(
     record: CollectionRecord,
     failures: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Return the rows that failed, each with the address of its page where it has one."""
+    """Return each reason with its rows, and the address of a row that has a page."""
     ids = [failure["id"] for failure in failures]
     urls = await row_urls(request, datasette, database, record, ids)
-    return [{**failure, "url": urls.get(failure["id"])} for failure in failures]
-
-
-async def _log(
-    request: Request, datasette: Datasette, database: Database, job: JobRecord
-) -> list[dict[str, Any]]:
-    """Return what the jobs of the collection did, the newest first."""
-    jobs, _ = await list_jobs(request, datasette, database, job.collection, _LOG_LENGTH)
+    there = await _ids_there(datasette, database, record, ids) if urls else set()
+    found: dict[str, list[dict[str, Any]]] = {}
+    for failure in failures:
+        url = urls.get(failure["id"]) if failure["id"] in there else None
+        found.setdefault(failure["message"], []).append({**failure, "url": url})
     return [
-        {
-            **other,
-            "page": job_url(datasette, database.name, other["id"]),
-            "is_this": other["id"] == job.id,
-            "kind": job_words.kind_text(other),
-            "state": job_words.state_and_reason(other),
-            "started": job_words.time_text(other["started_at"]),
-            "took": _took(other),
-        }
-        for other in jobs
+        {"message": message, "count": job_words.rows_text(len(rows)), "rows": rows}
+        for message, rows in found.items()
     ]
 
 
-def _took(job: Mapping[str, Any]) -> str:
-    seconds = job_words.seconds_between(job["started_at"], job["finished_at"])
-    return "" if seconds is None else job_words.duration_text(seconds)
+async def _ids_there(
+    datasette: Datasette, database: Database, record: CollectionRecord, ids: Sequence[str]
+) -> set[str]:
+    """Return which entries have a row; all of them, where the rows are in another file."""
+    spec = SourceSpec.from_json(record.source or {})
+    table = spec.table
+    if table is None or spec.is_elsewhere:
+        return set(ids)
+
+    def find(conn: sqlite3.Connection) -> set[str]:
+        key = RowKey.of(conn, table)
+        condition = key.condition("keys")
+        return {
+            entry_id
+            for entry_id in ids
+            if conn.execute(
+                f"select 1 from {quoted(table)} where {condition} limit 1",
+                {"keys": json.dumps(key.values([entry_id]))},
+            ).fetchone()
+        }
+
+    return await read(database, find)

@@ -7,11 +7,12 @@ can be done is asked in ``wishes``.
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 
-from ..fields import FieldError, Fields
+from ..fields import Fields
 from ..filter_conditions import is_filter
 from ..sql_literals import parameters_of, with_values
 from ..wishes import Wish
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 #: Parameters of a table page that leave out rows, but have no place in a collection.
 _NOT_CARRIED = ("_search", "_through", "_similar")
 _TEXTS = ("table", "sql", "filters", "where", "template", "collection", "model", "into")
+#: Those that people type, and end with a space by mistake.
+_TYPED = ("sql", "where", "collection", "model")
 #: What the form sends beside what is chosen.
 _ACTS = ("start", "check", "preview", "checked", "is_unchecked", "anyway")
 
@@ -61,7 +64,7 @@ class Draft:
         if not given.get("table"):
             sql, query = given.get("sql", ""), given.get("query", "")
             draft = cls(query=query, store=True)
-            return draft.with_sql(sql, given) if sql and not query else draft
+            return draft.with_sql(sql, given) if not query else draft
         pairs.remove(("table", given["table"]))
         return cls(
             table=given["table"],
@@ -92,15 +95,16 @@ class Draft:
     def with_sql(self, sql: str, values: dict[str, str]) -> Draft:
         """Return the draft with a query, whose parameters are replaced by their values.
 
-        Raises:
-            FieldError: a parameter has no value.
+        One that has no value, or none that can be written down, stays.
         """
-        sql = with_values(sql, values)
-        missing = parameters_of(sql)
-        if missing:
-            names = ", ".join(f":{name}" for name in missing)
-            raise FieldError("sql", f"write the values of its parameters into it: {names}")
+        with suppress(ValueError):
+            sql = with_values(sql, values)
         return replace(self, sql=sql)
+
+    @property
+    def parameters(self) -> list[str]:
+        """The parameters of the query that have no value."""
+        return parameters_of(self.sql)
 
     @property
     def has_source(self) -> bool:
@@ -114,7 +118,9 @@ class Draft:
 
     def fields(self) -> Fields:
         """Return it as the API reads it."""
-        values: dict[str, Any] = {name: getattr(self, name).strip() or None for name in _TEXTS}
+        values: dict[str, Any] = {name: getattr(self, name) or None for name in _TEXTS}
+        # Names of tables and databases may begin and end with a space.
+        values |= {name: getattr(self, name).strip() or None for name in _TYPED}
         # A template is kept as it was typed, and says by itself which columns there are.
         values["template"] = self.template if self.template.strip() else None
         values["columns"] = None if values["template"] else list(self.columns) or None

@@ -22,7 +22,7 @@ from ..forms import body_fields
 from ..http import Answer, json_view, require_method
 from ..lookup import actor_id, database_of, name_in_url, require_create_somewhere
 from ..making_api import create
-from .estimates import act_text, is_paid, plan_lines, plan_object
+from .estimates import act_text, is_paid, objection, plan_lines, plan_object, seen_text
 from .frame import Page, database_context, html_view, redirect
 from .new_choices import list_tables
 from .new_form import Draft, digest
@@ -89,13 +89,17 @@ async def _opened(
     request: Request, datasette: Datasette, database: Database, draft: Draft
 ) -> State:
     """Return what the form of an address shows at first."""
-    draft = await resolved(request, datasette, database, draft)
+    try:
+        draft = await resolved(request, datasette, database, draft)
+    except FieldError as error:
+        state = await state_of(request, datasette, database, draft)
+        return state.wrong(error.field, error.reason)
     state = await state_of(request, datasette, database, draft)
     # A link on another site must not make this one run a query of its author to its end.
-    is_harmless = state.is_table and not draft.where
-    if not is_harmless:
+    if not state.is_table or draft.where:
         return state
-    return await with_estimate(request, datasette, state, OPENING_PATIENCE)
+    is_glimpse = bool(draft.filters)
+    return await with_estimate(datasette, state, OPENING_PATIENCE, is_glimpse=is_glimpse)
 
 
 @html_view
@@ -107,8 +111,6 @@ async def make(request: Request, datasette: Datasette) -> Page | Response:
     try:
         database = await database_of(request, datasette)
         await require_create_somewhere(request, datasette, database.name)
-        if not draft.has_source:
-            return redirect(request, datasette, database_url(datasette, database.name, "/new"))
         state = await state_of(request, datasette, database, draft)
         return await _done(request, datasette, database, state, fields)
     except (Forbidden, HiddenCollectionError) as error:
@@ -121,10 +123,9 @@ async def _done(
     """Return the way to the job, or the form."""
     if fields.text("start") is None:
         patience = ASKED_PATIENCE if fields.text("check") else OPENING_PATIENCE
-        state = await with_estimate(request, datasette, state, patience)
+        state = await with_estimate(datasette, state, patience)
         return _form(request, datasette, database, replace(state, status=200))
-    if not fields.flag("anyway"):
-        state = await _hesitated(request, datasette, state, fields)
+    state = replace(await _hesitated(datasette, state, fields), is_start=True)
     if state.wish is None or state.errors:
         return _form(request, datasette, database, state)
     try:
@@ -141,19 +142,26 @@ async def _done(
     return redirect(request, datasette, job_url(datasette, state.wish.database, job_id), message)
 
 
-async def _hesitated(request: Request, datasette: Datasette, state: State, fields: Fields) -> State:
+async def _hesitated(datasette: Datasette, state: State, fields: Fields) -> State:
     """Return it with an error where nobody has seen what would be spent."""
+    wish = state.wish
+    # A tick is for what it was shown with, not for whatever is chosen since.
+    if wish is None or fields.text("anyway") == digest(wish):
+        return state
+    if not is_paid(wish.model) and not fields.flag("is_unchecked"):
+        return state
+    state = await with_estimate(datasette, state, ASKED_PATIENCE)
+    found = state.estimate
     if state.wish is None:
         return state
-    is_unchecked = fields.flag("is_unchecked")
-    if is_unchecked or (is_paid(state.wish.model) and fields.text("checked") != digest(state.wish)):
-        state = await with_estimate(request, datasette, state, OPENING_PATIENCE)
-        found = state.estimate
-        if is_unchecked and found.state != "ready":
-            return state.wrong("anyway", "Tick this to start without knowing what it takes")
-        if state.wish is not None and is_paid(state.wish.model):
-            return state.wrong("", "Look at what it takes now, then start")
-    return state
+    if found.state == "failed":
+        return state.wrong("anyway", "Tick this to start without knowing what it takes")
+    if found.plan is None:
+        return state.wrong("start", "What it takes is still being counted: look at it, then start")
+    if not is_paid(wish.model):
+        return state
+    reason = objection(fields.text("checked") or "", wish, found.plan)
+    return state.wrong("start", reason) if reason else state
 
 
 def _form(request: Request, datasette: Datasette, database: Database, state: State) -> Page:
@@ -186,7 +194,8 @@ def _context(
         if found.plan and wish
         else [],
         "plan_failure": failure,
-        "checked": digest(wish) if wish and found.plan else "",
+        "checked": seen_text(wish, found.plan) if wish and found.plan else "",
+        "wished": digest(wish) if wish else "",
         "act": act_text(found.plan, wish.model if wish else None),
         "is_paid": bool(wish and is_paid(wish.model)),
     }

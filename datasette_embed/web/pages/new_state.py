@@ -14,10 +14,9 @@ from ... import compat
 from ...errors import EmbedError, HiddenCollectionError, ModelNotAllowedError, UnknownModelError
 from ...sources import SourceSpec
 from ..fields import FieldError
-from ..filter_conditions import condition_of
 from ..http import RequestError, describe_error
 from ..wishes import Wish, columns_of, filtered, require_rows, wish_of
-from .estimates import UNASKED, Estimate, estimated
+from .estimates import UNASKED, Estimate, estimated, glimpsed
 from .new_choices import Models, free_name, list_models, list_targets, made_of, why_no_key
 from .new_form import Draft
 from .preview import Preview, look
@@ -40,6 +39,7 @@ class State:
         wish: what would be made; None while something is wrong.
         is_table: whether the rows are those of a table, not of a view or a query.
         status: that of the answer, if something is wrong.
+        is_start: whether somebody has pressed the button that starts.
     """
 
     draft: Draft
@@ -52,6 +52,7 @@ class State:
     estimate: Estimate = UNASKED
     is_table: bool = False
     status: int = 200
+    is_start: bool = False
 
     def wrong(self, name: str, reason: str, status: int = 400) -> State:
         """Return it with one more error."""
@@ -64,7 +65,7 @@ async def resolved(
     """Return the draft with the SQL of its saved query, and all its conditions as one.
 
     Raises:
-        FieldError: the query takes parameters without a value; a filter cannot be carried.
+        FieldError: a filter cannot be carried.
         RequestError: there is no such query.
         Forbidden: the actor may not see it.
     """
@@ -77,12 +78,8 @@ async def resolved(
     if draft.where and draft.filters:
         chosen = SourceSpec(table=draft.table, where=draft.where)
         await require_rows(request, datasette, database, chosen)
-        columns = await columns_of(database, draft.table)
-        try:
-            condition = condition_of(draft.filters, draft.table, columns)
-        except ValueError as error:
-            raise FieldError("filters", str(error)) from error
-        return replace(draft, filters="", where=f"{condition} and ({draft.where}\n)")
+        spec = await filtered(database, SourceSpec(table=draft.table, filters=draft.filters))
+        return replace(draft, filters="", where=f"{spec.where} and ({draft.where}\n)")
     return draft
 
 
@@ -108,7 +105,7 @@ async def state_of(
     )
     await require_rows(request, datasette, database, spec)
     models = await list_models(request, datasette)
-    name = draft.collection.strip() or draft.table or "query"
+    name = draft.collection.strip() or draft.table.strip() or "query"
     if not draft.is_typed:
         name = await free_name(request, datasette, into, name)
     relatives = await made_of(request, datasette, into, draft.table) if draft.table else []
@@ -116,6 +113,11 @@ async def state_of(
     state = State(draft, targets, models, Preview(), relatives)
     is_table = bool(draft.table) and await database.table_exists(draft.table)
     state = replace(state, is_table=is_table)
+    if not draft.has_source:
+        return state.wrong("sql", "Write a query: its first column names a row")
+    if draft.parameters:
+        names = ", ".join(f":{name}" for name in draft.parameters)
+        return state.wrong("sql", f"Write the values of its parameters into it: {names}")
     try:
         spec = await filtered(database, spec)
     except FieldError as error:
@@ -164,17 +166,30 @@ async def _wished(
     reason = await asyncio.to_thread(why_no_key, datasette, wish.model)
     if reason:
         return state.wrong("model", reason)
+    other = wish.existing.model_id if wish.existing else wish.model.model_id
+    if other != wish.model.model_id:
+        return state.wrong(
+            "collection",
+            f"'{wish.name}' is there already, made with the model {other}. Choose another name, "
+            "or that model",
+            409,
+        )
     return replace(state, wish=wish)
 
 
 async def with_estimate(
-    request: Request, datasette: Datasette, state: State, patience: float
+    datasette: Datasette, state: State, patience: float, *, is_glimpse: bool = False
 ) -> State:
-    """Return it with what it takes, as far as that is known within so many seconds."""
+    """Return it with what it takes, as far as that is known within so many seconds.
+
+    Args:
+        is_glimpse: whether the rows are not read any longer than that.
+    """
     if state.wish is None:
         return state
     try:
-        found = await estimated(datasette, state.wish, patience)
+        ask = glimpsed if is_glimpse else estimated
+        found = await ask(datasette, state.wish, patience)
     except FieldError as error:
         return replace(state.wrong(error.field, error.reason), wish=None)
     return replace(state, estimate=found)

@@ -18,6 +18,7 @@ from ...records import Row
 from ...runner.site import Site
 from ...sources import SourceSpec
 from ..fields import FieldError
+from ..http import without_paths
 from ..wishes import about_fields
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class PreviewRow:
         text = str(row.content)
         problem = row.problem
         if problem is None and is_blank(text):
-            problem = "it has no text: it is left out"
+            problem = "it has no text"
         return cls(row.entry_id, text[:CHARACTERS], len(text), problem)
 
 
@@ -113,7 +114,7 @@ def look(
     except DeadlineError as error:
         return replace(preview, problem=f"to read them {error}")
     except EmbedError as error:
-        return replace(preview, problem=_public(error, datasette))
+        return replace(preview, problem=without_paths(datasette, str(error)))
 
 
 def _lengths(path: str, spec: SourceSpec, seconds: float) -> dict[str, float | None]:
@@ -134,10 +135,3 @@ def _choose(path: str, spec: SourceSpec, seconds: float) -> tuple[tuple[str, ...
             return tuple(source.columns), ""
     except SourceError as error:
         return (), error.reason.partition(": name some with")[0]
-
-
-def _public(error: EmbedError, datasette: Datasette) -> str:
-    message = str(error)
-    for name, database in datasette.databases.items():
-        message = message.replace(str(database.path or "\0"), name)
-    return message

@@ -96,16 +96,9 @@ async def linked_columns(searched: Searched) -> tuple[str, ...]:
     """Return the columns that link a row, the first that has a value: its label, its key."""
     if searched.rows is None:
         return ("id",)
-    keys, columns = searched.rows.key_columns, searched.rows.columns
-    database, table = searched.database, searched.rows.table
-    # Datasette 1.0 fails when it looks for the label of a view.
-    is_table = await database.table_exists(table)
-    label = await database.label_column_for_table(table) if is_table else None
-    if label is not None and label not in keys and label in columns:
-        return (str(label), *keys)
-    # Datasette 1.0 takes a key that is text for a label, even beside a title.
-    titles = [name for name in columns if name.lower() in ("title", "name")]
-    return (*titles[:1], *keys)
+    label = await searched.label_column()
+    keys = searched.rows.key_columns
+    return keys if label is None else (label, *keys)
 
 
 async def rows_context(
@@ -115,21 +108,25 @@ async def rows_context(
     *,
     entries: int,
     url: str,
+    has_scores: bool = True,
 ) -> dict[str, Any]:
-    """Return what ``embed_rows.html`` shows of rows with scores.
+    """Return what ``embed_rows.html`` shows of rows.
 
     Args:
         entries: how many rows might have been found.
         url: of the page, without its query string.
+        has_scores: whether the first column is the score.
     """
-    lines = await lines_of(searched, result, has_scores=True)
     end = query_end(searched.request)
-    gone = 0 if question.filters else min(question.number, entries) - len(lines)
+    if not has_scores and "n" not in searched.request.args:
+        # Without any parameter programs are told what the collection is.
+        end = f"{end}&n={question.number}" if end else f"?n={question.number}"
+    gone = 0 if question.filters else min(question.number, entries) - len(result.rows)
     return {
         **await sql_context(searched, result),
-        "lines": lines,
-        "score_name": result.columns[0],
-        "columns": result.columns[1:],
+        "lines": await lines_of(searched, result, has_scores=has_scores),
+        "score_name": result.columns[0] if has_scores else None,
+        "columns": result.columns[1:] if has_scores else result.columns,
         "gone": max(0, gone),
         "json_url": f"{url}.json{end}",
         "csv_url": f"{url}.csv{end}",

@@ -16,25 +16,23 @@ from ...errors import EmbedError, ModelNotAllowedError
 from ..descriptions import collection_url
 from ..http import describe_error, require_method
 from ..lookup import collection_of, database_of
-from ..results import Question, Result, Searched
+from ..results import NEWEST, Question, Result, Searched
 from ..weak_matches import find_usual
 from .frame import Page, html_view, render
 from .heading import heading
 from .result_rows import (
-    lines_of,
     linked_columns,
     query_end,
     question_context,
     rows_context,
-    sql_context,
 )
 
 if TYPE_CHECKING:
     from datasette import Request
     from datasette.app import Datasette
 
-#: Rows that are shown before anything is asked, and searches that are offered.
-NEWEST, SAMPLES = 5, 3
+#: Searches that are offered.
+SAMPLES = 3
 _SAMPLE_CHARACTERS = 80
 
 
@@ -56,7 +54,7 @@ async def search_page(request: Request, datasette: Datasette) -> Page | Response
         if is_asked and not words_off:
             context |= await _found(searched, question, context["collection"]["entries"])
         else:
-            context |= await _newest(searched, question, context)
+            context |= await _newest(searched, context)
     except EmbedError as error:
         return await with_problem(searched, "embed_search.html", context, error)
     twin = f"{_url(searched)}.json{query_end(request)}"
@@ -110,17 +108,16 @@ async def _weak(searched: Searched, blob: bytes, result: Result) -> dict[str, st
     return {"best": f"{best:.2f}", "usual": f"{usual.best:.2f}"}
 
 
-async def _newest(
-    searched: Searched, question: Question, context: dict[str, Any]
-) -> dict[str, Any]:
-    result = await searched.newest(NEWEST, question.filters)
+async def _newest(searched: Searched, context: dict[str, Any]) -> dict[str, Any]:
+    question, entries = searched.question(NEWEST), context["collection"]["entries"]
+    result = await searched.newest(question)
     samples: list[dict[str, str]] = []
     if not context["words_off"] and not question.filters:
-        samples = await _samples(searched, context["collection"]["entries"])
+        samples = await _samples(searched, entries)
     return {
-        **await sql_context(searched, result),
-        "lines": await lines_of(searched, result, has_scores=False),
-        "columns": result.columns,
+        **await rows_context(
+            searched, result, question, entries=entries, url=_url(searched), has_scores=False
+        ),
         "samples": samples,
     }
 
