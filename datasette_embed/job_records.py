@@ -95,11 +95,13 @@ class JobRecords:
 
     def find_newest(self, collection_id: int) -> JobRecord | None:
         """Return the last job that a person began for a collection, whatever its state."""
+        # A state of a later version's is none that we can speak of.
         found = self._select(
-            f"where collection_id = ? and action != ? and {_OF_THIS_COLLECTION} "
-            "order by id desc limit 1",
+            f"where collection_id = ? and action != ? and {_OF_THIS_COLLECTION} and status in"
+            f" ({', '.join('?' * len(JobStatus))}) order by id desc limit 1",
             collection_id,
             WATCH,
+            *JobStatus,
         )
         return found[0] if found else None
 

@@ -194,10 +194,10 @@ CHANGING = """
 403  403  201+ 201+  POST  /rows/-/embed/new  {"table": "secrets", "into": "open", "model": "free"}
 """
 
-# The same by the forms of the pages.
+# The same by the forms of the pages. What costs money starts only at a price that was shown.
 FORMS = """
 403  403  303  303   FORM  /open/-/embed/new  {"table":"posts","model":"free"}
-403  403  403  303   FORM  /open/-/embed/new  {"table":"posts","model":"paid"}
+403  403  403  400   FORM  /open/-/embed/new  {"table":"posts","model":"paid"}
 403  403  403  403   FORM  /open/-/embed/new  {"table":"posts","model":"shut"}
 403  403  303  303   FORM  /open/-/embed/c/by_free/sync
 403  403  403  303   FORM  /open/-/embed/c/by_paid/sync

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from datasette_embed.web import collections_api
+from datasette_embed.web import lists_api
 from tests.api_site import ROOT
 from tests.storage import execute
 
@@ -82,14 +82,14 @@ async def test_failures_page_of_an_id_that_is_no_text_ends(api_site):
 async def test_one_database_that_cannot_be_listed_leaves_the_others(api_site, monkeypatch, caplog):
     """Whatever is wrong with it: the list of the site says so."""
     await api_site.make()
-    listed = collections_api._listed
+    listed = lists_api._listed
 
     async def fail(request, datasette, database, *rest):
         if database.name == "data":
             raise ValueError("what nobody thought of")
         return await listed(request, datasette, database, *rest)
 
-    monkeypatch.setattr(collections_api, "_listed", fail)
+    monkeypatch.setattr(lists_api, "_listed", fail)
     response = await api_site.get("/-/embed.json", ROOT)
     assert response.status_code == 200
     assert response.json()["unreadable"] == ["data"]

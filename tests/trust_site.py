@@ -51,7 +51,7 @@ DERIVED = ["similar_rows", "nearby", "nearby_again", "embeddings_fts"]
 
 
 #: What a form has beside what its row names, by the end of its address.
-_TYPED = {"/new": {"columns": "body", "anyway": "1", "start": "1"}}
+_TYPED = {"/new": {"columns": "body", "start": "1"}}
 
 
 @dataclass(frozen=True)

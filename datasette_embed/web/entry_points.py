@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode
 from .. import access, compat, visibility
 from .collections_of_table import collections_of_table, entries_of_row
 from .descriptions import collection_url, database_url
-from .filter_conditions import is_filter
+from .filter_conditions import NOT_CARRIED, is_filter
 from .nearest_rows import is_quickly_searched, nearest_to
 from .results import Searched
 
@@ -36,7 +36,7 @@ _NO_LINKS: list[Link] = []
 _LONGEST_QUERY = 4_000
 #: Parameters of a table page that say which rows it shows, beside filters. Of those that no
 #: collection can keep, our page says so.
-_ROW_PARAMETERS = ("_where", "_search", "_through", "_similar")
+_ROW_PARAMETERS = ("_where", *NOT_CARRIED)
 #: Names that mean something else on our page; a filter on such a column is spelled out.
 _OUR_PARAMETERS = frozenset({"table", "sql", "query", "collection", "model", "columns"})
 _MOST_JUMPS = 1_000

@@ -22,6 +22,8 @@ from .sql_literals import literal, with_values
 
 #: More filters than anybody writes; each is looked at for every row.
 MOST_FILTERS = 50
+#: Parameters of a table page that leave out rows, but have no place in a collection.
+NOT_CARRIED = ("_search", "_through", "_similar")
 #: What would end a quoted name.
 _QUOTES = frozenset('"[]`\0')
 #: Of a name that is wrong, how much a message repeats.

@@ -20,7 +20,7 @@ from ...errors import EmbedError
 from ...models import EmbeddingModel
 from ...planning import TIMED_SAMPLE, Plan
 from ..fields import FieldError
-from ..job_words import duration_text, money_text, rows_text
+from ..job_words import duration_text, money_text, rows_text, size_text
 from ..making_api import TooManyEstimatesError, estimate
 from ..wishes import Wish
 from .new_form import digest
@@ -191,7 +191,10 @@ def plan_lines(plan: Plan, model: EmbeddingModel, database: str) -> Iterator[tup
     Args:
         database: where the vectors go.
     """
-    parts = [f"{plan.missing:,} to embed", f"{plan.unchanged:,} already done"]
+    missing = f"{plan.missing:,} to embed"
+    if plan.failed_before:
+        missing += f" ({plan.failed_before:,} of them failed before)"
+    parts = [missing, f"{plan.unchanged:,} already done"]
     parts += [f"{plan.blank:,} without text, left out"] if plan.blank else []
     parts += [f"{plan.unusable:,} unusable ({plan.example_problem})"] if plan.unusable else []
     yield "Rows", f"{rows_text(plan.rows)}: {', '.join(parts)}"
@@ -208,7 +211,7 @@ def plan_lines(plan: Plan, model: EmbeddingModel, database: str) -> Iterator[tup
     else:
         yield "Time", "not known: it depends on the provider"
     if plan.disk_bytes:
-        yield "Disk", f"about {_size_text(plan.disk_bytes)} in {database}"
+        yield "Disk", f"about {size_text(plan.disk_bytes)} in {database}"
 
 
 def _readability(plan: Plan, model: EmbeddingModel) -> Iterator[str]:
@@ -248,14 +251,6 @@ def _amount_text(plan: Plan) -> str:
     cost = money_text(plan.cost_usd)
     about = "" if cost.startswith("under") else "about "
     return f"{rows_text(plan.missing)} for {about}{cost}"
-
-
-def _size_text(size: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1_000:
-            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
-        size /= 1_000
-    return f"{size:,.1f} GB"
 
 
 def plan_object(found: Estimate) -> dict[str, Any] | None:

@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 
 from ..fields import Fields
-from ..filter_conditions import is_filter
+from ..filter_conditions import NOT_CARRIED, is_filter
 from ..sql_literals import parameters_of, with_values
 from ..wishes import Wish
 
 if TYPE_CHECKING:
     from datasette import Request
 
-#: Parameters of a table page that leave out rows, but have no place in a collection.
-_NOT_CARRIED = ("_search", "_through", "_similar")
 _TEXTS = ("table", "sql", "filters", "where", "template", "collection", "model", "into")
 #: Those that people type, and end with a space by mistake.
 _TYPED = ("sql", "where", "collection", "model")
@@ -71,7 +69,7 @@ class Draft:
             filters=urlencode([pair for pair in pairs if is_filter(pair[0])]),
             where=_all_of([text for name, text in pairs if name == "_where" and text]),
             dropped=tuple(
-                dict.fromkeys(n for n, value in pairs if value and n.startswith(_NOT_CARRIED))
+                dict.fromkeys(n for n, value in pairs if value and n.startswith(NOT_CARRIED))
             ),
         )
 
