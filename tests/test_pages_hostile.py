@@ -25,8 +25,8 @@ pytestmark = [
 #: An element with a handler, the end of a script and of an attribute, an end of SQL, what Jinja
 #: and a line of JavaScript would compute, a text that runs from right to left, and a smiley.
 MARKUP = (
-    "</script></title></textarea><img src=x onerror=alert(1)>'\"`--;{{7919*104729*1299709}}${7919*104729*1299709}"
-    "{% raw %}\u202e😀\u2028&lt;b&gt;"
+    "</script></title></textarea><img src=x onerror=alert(1)>'\"`--;"
+    "{{7919*104729*1299709}}${7919*104729*1299709}{% raw %}\u202e😀\u2028&lt;b&gt;"
 )
 #: The one handler in the markup of Datasette 1.0's own pages.
 OF_DATASETTE = {"openColumnChooser()"}

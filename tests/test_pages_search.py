@@ -205,8 +205,8 @@ async def test_search_number_of_rows(api_site):
 @pytest.mark.parametrize(
     ("query", "status", "message"),
     [
-        ("q=", 400, "'q' must not be blank"),
-        ("q=+%0A", 400, "'q' must not be blank"),
+        ("q=", 400, "Write what to search for: 'q' must not be blank"),
+        ("q=+%0A", 400, "Write what to search for: 'q' must not be blank"),
         ("q=a%00b", 400, "'q' must not hold the character NUL"),
         ("q=pet&n=0", 400, "'n' must be a whole number from 1 to 1000"),
         ("q=pet&n=1001", 400, "'n' must be a whole number from 1 to 1000"),

@@ -18,7 +18,7 @@ from datasette.utils import tilde_decode, tilde_encode
 from .. import server
 from ..database import sqlite3, translated
 from ..errors import EntryNotFoundError, SourceError
-from ..models import EmbeddingModel, Kind
+from ..models import EmbeddingModel, Kind, is_blank
 from ..records import CollectionRecord, is_storable
 from ..sources import SourceSpec, entry_id_of
 from .descriptions import collection_url
@@ -125,7 +125,10 @@ class Searched:
         Raises:
             RequestError: there are none, or they hold the character NUL.
         """
-        return Fields({"q": self.request.args.get("q")}).name("q") or ""
+        text = self.request.args.get("q") or ""
+        if is_blank(text):
+            raise RequestError("Write what to search for: 'q' must not be blank")
+        return Fields({"q": text}).name("q") or ""
 
     async def model(self) -> EmbeddingModel:
         """Return the model that makes words comparable with the collection.
