@@ -6,13 +6,10 @@ far the nearest other row stands out from all rows, for rows of its own.
 
 The gap of a search is its best score less the mean of the scores of all rows. It is weak
 below 0.6 of the usual gap, the median of those of up to 100 rows against the rest of a
-sample, without the rows that say the same (a score of 0.99 or more). Measured on the 577
-rows of benchmarks/data/til.db with the bundled model, 30 questions that the rows answer and
-30 about other things (recipes, sports, gibberish): gaps of 0.26 to 0.65 and of 0.14 to 0.34;
-usual is 0.41, so that with the limit of 0.25 none of the answered questions is called weak,
-and 27 of the 30 others are. So it is with every row there twice, and with 300 of them. The
-best score alone does not separate them as well (0.27 to 0.71 and 0.12 to 0.36), nor does its
-distance in standard deviations, and both would need a number of each model.
+sample, without the rows that say the same (a score of 0.99 or more). benchmarks/weak_matches.py
+asks 577 articles 30 questions that they answer and 30 about other things: none of the first is
+called weak, 27 of the others are, also where rows repeat. A least score chosen for these very
+questions does as well (2 wrong); but it has to be another for each model.
 """
 
 from __future__ import annotations
