@@ -13,6 +13,7 @@ EXPLORE = ["scikit-learn>=1.4"]
 TEST = [
     "pytest>=8.3",
     "pytest-asyncio>=0.24",
+    "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "beautifulsoup4>=4.12",
 ]

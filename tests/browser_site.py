@@ -363,7 +363,8 @@ class Visit:
     def close(self) -> None:
         """Leave, and fail on what went wrong on the way."""
         self.context.close()
-        assert self.unexpected_faults() == [], self.site.log[-3_000:]
+        faults = self.unexpected_faults()
+        assert not faults, f"{faults}\n{self.site.log[-3_000:]}"
 
     def _stop_at_the_door(self, route: Any) -> None:
         self.faults.append(f"leaves the server: {route.request.url}")

@@ -70,8 +70,11 @@ def site(tmp_path: Path) -> Iterator[BrowserSite]:
 
 
 @pytest.fixture
-def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
+def visit(browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Visit]]:
     """Open a browser on a site; what went wrong in it fails the test at its end."""
+    if "site" in request.fixturenames:
+        # Up before the pages and down after them: one that still loads would find no server.
+        request.getfixturevalue("site")
     visits: list[Visit] = []
 
     def begin(site: BrowserSite, **options: Any) -> Visit:

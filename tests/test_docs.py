@@ -163,8 +163,8 @@ def test_continuous_integration_runs_the_readmes_test_command() -> None:
     """What the README tells a newcomer to run is what CI runs."""
     script = (ROOT / ".ci" / "run").read_text("utf-8")
     newcomer = next(block for block in blocks("sh") if "pytest" in block)
-    assert "pip install -e '.[test]'" in newcomer and "python -m pytest" in newcomer
-    assert "pip\" install -e '.[test]'" in script and 'python" -m pytest -q\n' in script
+    assert "pip install -e '.[test]'" in newcomer and "python -m pytest -n auto" in newcomer
+    assert "pip\" install -e '.[test]'" in script and 'python" -m pytest -q -n auto\n' in script
 
 
 def test_fidelity_in_the_readme_is_the_one_measured() -> None:

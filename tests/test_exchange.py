@@ -220,7 +220,7 @@ def test_export_memory_does_not_grow_with_the_collection(tmp_path, file_format):
         export(db, tmp_path / f"{count}.{file_format}")
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0]
+    assert peaks[1] - peaks[0] < 9_000 * (len(blob) + 200) / 10
 
 
 @pytest.mark.parametrize("file_format", [FileFormat.JSONL, FileFormat.CSV, FileFormat.NPY])
@@ -237,7 +237,8 @@ def test_reading_memory_does_not_grow_with_the_file(tmp_path, file_format):
             assert sum(len(row.content) for row in rows) == count * 2_000
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0]
+    # Not a ratio: a peak of a few kilobytes is mostly what else ran meanwhile.
+    assert peaks[1] - peaks[0] < 3_000 * 2_000 / 10
 
 
 @pytest.mark.parquet
