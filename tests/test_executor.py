@@ -192,7 +192,7 @@ async def test_failed_query_leaves_no_cursor_to_the_garbage_collector(make_datas
         for _ in range(5):
             response = await site.client.get(page, params={"sql": sql})
             assert not response.json()["ok"]
-        assert count_cursors() == before
+        assert count_cursors() <= before  # fewer, where another thread has let some go
     finally:
         gc.enable()
 

@@ -9,6 +9,7 @@ import os
 import sqlite3
 import struct
 import sys
+import weakref
 
 import pytest
 
@@ -245,25 +246,25 @@ def test_register_without_arguments_uses_this_process(counting_model):
     connection.close()
 
 
-def connections_alive():
-    gc.collect()
-    # By type(): some objects of torch answer a look at their __class__ with a warning.
-    return sum(issubclass(type(found), sqlite3.Connection) for found in gc.get_objects())
+class WatchedConnection(sqlite3.Connection):
+    """A connection of which a test can ask whether it is still there."""
 
 
 def test_register_dropped_connection_is_freed(registry, tmp_path):
     """Functions must not keep their connection open: SQLite holds them, unseen by gc."""
-    before = connections_alive()
     path = tmp_path / "file.db"
+    watched = []
     for _ in range(3):
-        connection = sqlite3.connect(path)
+        connection = sqlite3.connect(path, factory=WatchedConnection)
+        watched.append(weakref.ref(connection))
         sql_functions.register(connection, registry=registry, queries=QueryEmbeddings())
         connection.execute("create table if not exists t (v)")
         a = blob(*vector_of("a"))
         assert one(connection, "select llm_embed_cosine(?, llm_embed('count', 'x'))", a)
         connection.execute("select llm_embed_top(1, ?, ?, 1)", (blob(1), blob(1))).fetchall()
         del connection
-    assert connections_alive() == before
+    gc.collect()
+    assert [reference() for reference in watched] == [None] * 3
     if sys.platform == "linux":
         opened = [
             os.readlink(f"/proc/self/fd/{name}")
