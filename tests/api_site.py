@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from datasette import hookimpl
 from datasette.app import Datasette
+from datasette.database import QueryInterrupted
 
 from datasette_embed.database import sqlite3
 from datasette_embed.runner import get_runner
@@ -161,3 +162,15 @@ def error_of(response: Any, status: int) -> str:
     assert body["status"] == status
     assert body["errors"] == [body["error"]]
     return str(body["error"])
+
+
+def interrupting(database: Any, part: str) -> Callable[..., Any]:
+    """Return the ``execute`` of a database for which queries with this part take too long."""
+    execute = database.execute
+
+    async def interrupted(sql: str, params: Any = None, **options: Any) -> Any:
+        if part in sql:
+            raise QueryInterrupted(sqlite3.OperationalError("interrupted"), sql, params)
+        return await execute(sql, params, **options)
+
+    return interrupted

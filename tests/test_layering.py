@@ -14,6 +14,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "datasette_embed"
 #: First part of a module's path inside the package -> its layer.
 LAYERS = {
+    "amounts": 0,
     "errors": 0,
     "kernels": 0,
     "redaction": 0,

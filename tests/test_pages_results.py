@@ -8,14 +8,13 @@ import io
 import pytest
 from bs4 import BeautifulSoup
 from datasette import Request
-from datasette.database import QueryInterrupted
 
 from datasette_embed.database import quoted, sqlite3
 from datasette_embed.store import Store
 from datasette_embed.vectors import encode
 from datasette_embed.web import nearest_rows
 from datasette_embed.web.template_functions import template_functions
-from tests.api_site import ROOT
+from tests.api_site import ROOT, interrupting
 from tests.test_pages_search import PAGE, rows_of_link, shown, soup_of, table_of
 
 pytestmark = pytest.mark.asyncio
@@ -215,16 +214,9 @@ async def test_samples_that_take_too_long_are_left_out(make_api_site, monkeypatc
     site = make_api_site()
     await site.make(columns=["body"])
     database = site.datasette.get_database("data")
-    execute = database.execute
-
-    async def interrupted(sql, params=None, **options):
-        if "as entry join" in sql:
-            raise QueryInterrupted(sqlite3.OperationalError("interrupted"), sql, params)
-        return await execute(sql, params, **options)
-
     change(site, "update posts set title = title || ' and more'")
     assert (await soup_of(site, PAGE)).select(".embed-samples a")
-    monkeypatch.setattr(database, "execute", interrupted)
+    monkeypatch.setattr(database, "execute", interrupting(database, "as entry join"))
     soup = await soup_of(site, PAGE)
     assert soup.select(".embed-samples") == []
     assert len(table_of(soup)[1]) == 3

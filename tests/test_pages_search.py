@@ -8,12 +8,20 @@ import urllib.parse
 
 import pytest
 from bs4 import BeautifulSoup
-from datasette.database import QueryInterrupted
 
 from datasette_embed import compat
 from datasette_embed.database import quoted, sqlite3
 from datasette_embed.models import Kind
-from tests.api_site import ANONYMOUS, AWKWARD, EDITOR, PLAIN, ROOT, error_of, hidden_message
+from tests.api_site import (
+    ANONYMOUS,
+    AWKWARD,
+    EDITOR,
+    PLAIN,
+    ROOT,
+    error_of,
+    hidden_message,
+    interrupting,
+)
 from tests.fakes import vector_of
 from tests.test_web_search_api import cosine
 
@@ -480,14 +488,7 @@ async def test_search_that_takes_too_long_says_what_to_do(make_api_site, monkeyp
     site = make_api_site()
     await site.make(columns=["body"])
     database = site.datasette.get_database("data")
-    execute = database.execute
-
-    async def interrupted(sql, params=None, **options):
-        if "llm_embed_cosine" in sql:
-            raise QueryInterrupted(sqlite3.OperationalError("interrupted"), sql, params)
-        return await execute(sql, params, **options)
-
-    monkeypatch.setattr(database, "execute", interrupted)
+    monkeypatch.setattr(database, "execute", interrupting(database, "llm_embed_cosine"))
     soup = await soup_of(site, f"{PAGE}?q=a+pet", status=400)
     assert "sql_time_limit_ms" in soup.select_one("[role=alert]").get_text()
     assert soup.select_one("input[name=q]")["value"] == "a pet"

@@ -176,23 +176,6 @@ def test_job_is_underway_if_it_goes_on_alone(values, expected):
     assert job_words.is_underway(job(**values)) is expected
 
 
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [
-        (0, "1 s"),
-        (59.4, "59 s"),
-        (60, "1 min"),
-        (3569, "59 min"),
-        (3599, "1 h"),
-        (7800, "2 h 10 min"),
-        (200_000, "2 days"),
-    ],
-)
-def test_duration_in_two_units_at_most(seconds, expected):
-    """As people say it."""
-    assert job_words.duration_text(seconds) == expected
-
-
 def test_times_that_are_none_are_said_as_they_stand():
     """A file may hold anything where a time should be."""
     assert job_words.ago_text("2026-01-01T11:59:20+00:00", NOW) == "40 s ago"
@@ -214,8 +197,3 @@ def test_times_that_are_none_are_said_as_they_stand():
 def test_completeness_of_a_collection_whose_job_goes_on(values, entries, expected):
     """Results of a first embedding come from a part of the rows; of an update from all."""
     assert job_words.completeness_text(job(**values), entries).startswith(expected)
-
-
-def test_sizes_in_units_of_a_thousand():
-    """The same as an estimate says."""
-    assert job_words.size_text(836_800) == "836.8 kB"

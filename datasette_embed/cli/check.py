@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 import click
 
+from ..amounts import rows_text
 from ..database import open_database, sqlite3, write_transaction
 from ..health import NOT_NOTED, ORPHANED, WATCHED, Problem, find_problems, mark_for_repair
 from ..records import CollectionRecord
@@ -19,7 +20,7 @@ from ..registry import get_registry
 from ..store import Store
 from ..watches import Watches
 from .arguments import as_json, database_and, reading, writing
-from .output import command_text, print_json, print_line, rows_text, say
+from .output import command_text, print_json, print_line, say
 
 _DELETE_ORPHANS = (
     "delete from embeddings where collection_id is null"

@@ -13,12 +13,13 @@ from typing import Any
 
 import click
 
+from ..amounts import rows_text
 from ..errors import MissingDependencyError, ProviderError, SourceError
 from ..explore.clusters import cluster as find_clusters
 from ..store import Store
 from .arguments import database_and, not_empty, reading
 from .contents import find_contents
-from .output import command_text, rows_text, say
+from .output import command_text, say
 
 #: As in llm-cluster 0.2 (llm_cluster.py).
 _PROMPT = "Short, concise title for this cluster of related documents."

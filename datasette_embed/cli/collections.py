@@ -10,6 +10,7 @@ from typing import Any
 import click
 from click_default_group import DefaultGroup
 
+from ..amounts import rows_text
 from ..database import write_transaction
 from ..errors import SourceError
 from ..job_records import JobRecords
@@ -22,16 +23,7 @@ from ..watches import rename_watched
 from .arguments import as_json, database_and, reading, writing, yes
 from .exchange import export, import_
 from .jobs import status_text
-from .output import (
-    command_text,
-    confirm,
-    is_terminal,
-    print_json,
-    print_line,
-    print_table,
-    rows_text,
-    say,
-)
+from .output import command_text, confirm, is_terminal, print_json, print_line, print_table, say
 
 
 @click.group(cls=DefaultGroup, default="list", default_if_no_args=True)

@@ -17,13 +17,14 @@ from urllib.parse import urlencode
 
 import click
 
+from ..amounts import rows_text
 from ..database import open_database, translated, write_transaction
 from ..errors import SourceError
 from ..schema import columns_of, has_table
 from ..sources import SourceSpec
 from ..stdlib_rows import StdlibRow, iter_stdlib_rows
 from .create import embed_table
-from .output import rows_text, say
+from .output import say
 
 TABLE = "functions"
 TEMPLATE = "{{ id }} {{ doc }}"

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import click
 
+from ..amounts import rows_text
 from ..database import open_database, translated
 from ..errors import SourceError
 from ..exchange import (
@@ -30,7 +31,7 @@ from ..exchange import (
 from ..registry import get_registry
 from ..store import Store
 from .arguments import database_and, names, not_empty, reading
-from .output import command_text, one_line, rows_text, say
+from .output import command_text, one_line, say
 from .targets import folder_for
 
 #: Rows that are named before only their number is said.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from ..amounts import rows_text
 from ..errors import SourceError
 from ..input_files import InputFormat
 from ..input_rows import Shape
@@ -26,7 +27,7 @@ from ..inputs import (
 from ..llm_files import default_database
 from ..records import Row
 from .arguments import names, not_empty
-from .output import rows_text, say
+from .output import say
 from .run import run_collection
 from .targets import database_option, folder_for, key_option, model_for, model_option
 

@@ -132,26 +132,3 @@ def visible(text: str) -> str:
         else character
         for character in text
     )
-
-
-def rows_text(count: int) -> str:
-    """Return ``1 row`` or ``1,234 rows``."""
-    return f"{count:,} row" + ("" if count == 1 else "s")
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration as a person would say it: ``12 s``, ``3 min``, ``2.5 h``."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5_400:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3_600:.1f} h"
-
-
-def size_text(size_bytes: float) -> str:
-    """Return a size as a person would say it, in units of 1,000 bytes."""
-    for unit in ("bytes", "kB", "MB"):
-        if size_bytes < 1_000:
-            return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1_000
-    return f"{size_bytes:.1f} GB"

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from .. import models
+from ..amounts import rows_text
 from ..errors import SourceError
 from ..models import EmbeddingModel, Item
 from ..records import CollectionRecord
@@ -20,7 +21,7 @@ from ..searching.exact import Hits
 from ..store import Store
 from ..vectors import encode
 from .contents import find_contents
-from .output import command_text, one_line, print_line, print_table, print_text, rows_text, say
+from .output import command_text, one_line, print_line, print_table, print_text, say
 
 number_option = click.option(
     "-n", "--number", default=10, show_default=True, type=click.IntRange(min=0), help="How many"

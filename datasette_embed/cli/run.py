@@ -15,12 +15,13 @@ from typing import Any
 
 import click
 
+from ..amounts import rows_text
 from ..job_records import JobStatus
 from ..jobs import JobRun
 from ..records import RowSource
 from ..runs import Run, RunOptions
 from ..store import Store
-from .output import command_text, confirm, rows_text, say
+from .output import command_text, confirm, say
 from .words import progress, say_counts, say_plan, say_warnings
 
 

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 
 import click
 
+from ..amounts import rows_text
 from ..explore.neighbors import Report
 from ..explore.similarities import SimilarityCounts, write_similarities
 from .arguments import database_and, not_empty, writing
-from .output import command_text, rows_text, say
+from .output import command_text, say
 
 
 @click.command()

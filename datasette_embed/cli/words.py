@@ -12,13 +12,14 @@ from contextlib import contextmanager
 
 import click
 
+from ..amounts import about_money_text, duration_text, rows_text, size_text
 from ..job_records import JobCounts
 from ..jobs import JobRun
 from ..models import EmbeddingModel
 from ..planning import Plan
 from ..records import CollectionRecord, EntryWarning, RowSource
 from ..store import Store
-from .output import command_text, duration_text, rows_text, say, size_text
+from .output import command_text, say
 
 
 def say_plan(plan: Plan, source: RowSource, model: EmbeddingModel, remove: bool) -> None:
@@ -39,7 +40,7 @@ def say_plan(plan: Plan, source: RowSource, model: EmbeddingModel, remove: bool)
     about = "about " if plan.is_sampled else ""
     estimates = [f"{about}{plan.tokens:,} tokens"]
     if plan.cost_usd is not None:
-        estimates.append(f"about ${plan.cost_usd:,.2f}")
+        estimates.append(about_money_text(plan.cost_usd))
     if plan.duration_seconds is not None:
         estimates.append(f"about {duration_text(plan.duration_seconds)}")
     if plan.disk_bytes:

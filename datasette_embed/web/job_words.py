@@ -1,6 +1,6 @@
 """Job words: what a job has done, and what it waits for, in words that people read.
 
-Layer 11: imports nothing of ours. Made of the description of a job that programs get too, so
+Layer 11: imports ``amounts``. Made of the description of a job that programs get too, so
 that a page never knows more than they do.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+
+from ..amounts import about_money_text, duration_text, money_text, rows_text
 
 #: What a job does; the same once it has ended; both before the name of its collection; a name.
 _ACTIONS = {
@@ -169,46 +171,14 @@ def _money(job: Mapping[str, Any]) -> list[str]:
     left = max(0, job["rows_total"] - max(counts["rows_done"], stored))
     if not counts["embedded"]:
         return [money_text(spent)]
-    return [f"{money_text(spent)} of about {money_text(spent + spent * left / counts['embedded'])}"]
-
-
-def rows_text(number: int) -> str:
-    """Return a number of rows: ``1 row``, ``5,673 rows``."""
-    return "1 row" if number == 1 else f"{number:,} rows"
-
-
-def money_text(dollars: float) -> str:
-    """Return an amount of money; what is less than a cent is said to be."""
-    return "under $0.01" if 0 < dollars < 0.01 else f"${dollars:,.2f}"
-
-
-def size_text(size: float) -> str:
-    """Return a size in units of 1,000 bytes, as an estimate says it."""
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1_000:
-            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
-        size /= 1_000
-    return f"{size:,.1f} GB"
+    in_all = spent + spent * left / counts["embedded"]
+    return [f"{money_text(spent)} of {about_money_text(in_all)}"]
 
 
 def _rate_text(rate: float) -> str:
     if rate >= 10:
         return f"{rate:,.0f} rows a second"
     return f"{rate:.1f} rows a second" if rate >= 0.1 else f"{rate * 60:.1f} rows a minute"
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration: ``12 s``, ``5 min``, ``2 h 10 min``, ``3 days``."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{max(1, whole)} s"
-    minutes = round(whole / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, rest = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {rest} min" if rest else f"{hours} h"
-    return f"{hours // 24} days"
 
 
 def ago_text(then: str | None, now: datetime | None = None) -> str:

@@ -1,6 +1,6 @@
 """About page: where a collection comes from, what it holds, and what can be done to it.
 
-Layer 11: imports ``errors``. Each form leads back to the page, with what was wrong beside the
+Layer 11: imports ``amounts`` and ``errors``. Each form leads back to the page, with what was wrong beside the
 field, or on to what came of it.
 """
 
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from datasette import Response
 
+from ...amounts import rows_text, size_text
 from ...errors import EmbedError, JobStateError, NotFoundError
 from ...records import CollectionRecord
-from .. import job_words
 from ..about_api import about_contents, vector_bytes
 from ..collections_api import delete_collection, rename_collection, to_change
 from ..descriptions import collection_url, database_url, job_url
@@ -164,8 +164,8 @@ async def _page(
         "about_url": collection_url(datasette, database.name, record.name, "/about"),
         "new_url": database_url(datasette, database.name, "/new"),
         "log": jobs_table(datasette, database, contents.get("jobs", ())),
-        "vector_size": job_words.size_text(vector_bytes(head["collection"])),
-        "plan_size": plan and job_words.size_text(plan.disk_bytes),
+        "vector_size": size_text(vector_bytes(head["collection"])),
+        "plan_size": plan and size_text(plan.disk_bytes),
         "watch_command": _watch_command(database, head, contents["model"]),
         "why_no_update": _why_no_update(head, contents["model"]),
         "update_label": plan and _label_of(plan),
@@ -213,11 +213,11 @@ def _watch_command(database: Database, head: dict[str, Any], model: dict[str, An
 def _label_of(plan: Any) -> str:
     """Return what the button of an update says that it does."""
     if not plan.missing:
-        return f"Remove {job_words.rows_text(plan.removable)}" if plan.is_up_to_date else "Update"
+        return f"Remove {rows_text(plan.removable)}" if plan.is_up_to_date else "Update"
     if plan.missing == plan.failed_before:
-        act = f"Try {job_words.rows_text(plan.missing)} again"
+        act = f"Try {rows_text(plan.missing)} again"
     else:
-        act = f"Embed {job_words.rows_text(plan.missing)}"
+        act = f"Embed {rows_text(plan.missing)}"
     if plan.cost_usd is None:
         return act
     cost = f"about ${plan.cost_usd:,.2f}" if plan.cost_usd >= 0.005 else "less than one cent"

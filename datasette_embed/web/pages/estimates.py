@@ -1,6 +1,6 @@
 """Estimates: what a new collection takes, while somebody waits for the page, and in words.
 
-Layer 11: imports ``database``, ``errors``, ``models`` and ``planning``. An estimate reads the
+Layer 11: imports ``amounts``, ``database``, ``errors``, ``models`` and ``planning``. An estimate reads the
 whole source: it goes on in its thread when the page does not wait for it, and is there when
 somebody looks again.
 """
@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from ...amounts import about_money_text, duration_text, rows_text, size_text
 from ...database import DeadlineError
 from ...errors import EmbedError
 from ...models import EmbeddingModel
 from ...planning import TIMED_SAMPLE, Plan
 from ..fields import FieldError
-from ..job_words import duration_text, money_text, rows_text, size_text
 from ..making_api import TooManyEstimatesError, estimate
 from ..wishes import Wish
 from .new_form import digest
@@ -228,7 +228,7 @@ def _readability(plan: Plan, model: EmbeddingModel) -> Iterator[str]:
 
 def _cost_text(plan: Plan, model: EmbeddingModel) -> str:
     if plan.cost_usd:
-        return f"about {money_text(plan.cost_usd)}"
+        return about_money_text(plan.cost_usd)
     if model.is_local:
         return "free: the model runs on this server"
     return "free" if plan.cost_usd is not None else "not known: the model does not say its price"
@@ -248,9 +248,7 @@ def act_text(plan: Plan | None, model: EmbeddingModel | None) -> str:
 def _amount_text(plan: Plan) -> str:
     if not plan.cost_usd:
         return rows_text(plan.missing)
-    cost = money_text(plan.cost_usd)
-    about = "" if cost.startswith("under") else "about "
-    return f"{rows_text(plan.missing)} for {about}{cost}"
+    return f"{rows_text(plan.missing)} for {about_money_text(plan.cost_usd)}"
 
 
 def plan_object(found: Estimate) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """Job page: how far a job has come, what failed, and pause, resume, cancel, retry.
 
-Layer 11: imports ``access``, ``database``, ``errors``, ``records`` and ``sources``. What a job
+Layer 11: imports ``access``, ``amounts``, ``database``, ``errors``, ``records`` and ``sources``. What a job
 says of itself is what programs get of it; the words are in ``job_words``.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ... import access
+from ...amounts import rows_text
 from ...database import quoted, sqlite3
 from ...errors import JobStateError
 from ...records import CollectionRecord
@@ -134,7 +135,7 @@ async def _failures(
         url = urls.get(failure["id"]) if failure["id"] in there else None
         found.setdefault(failure["message"], []).append({**failure, "url": url})
     return [
-        {"message": message, "count": job_words.rows_text(len(rows)), "rows": rows}
+        {"message": message, "count": rows_text(len(rows)), "rows": rows}
         for message, rows in found.items()
     ]
 
