@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import closing
 from urllib.parse import quote, urlencode
 
@@ -241,7 +242,7 @@ async def test_about_check_counts_changes_and_writes_nothing(api_site, counting_
     before = api_site.rows("select id, status from _embed_jobs")
     page = parsed(await send(api_site, ABOUT), 200)
     said = page.select_one("ul.bullets").get_text(" ", strip=True)
-    assert "1 row is new or changed" in said
+    assert "1 row is new or changed; 3 tokens, 232 bytes on disk" in said
     assert "1 row is gone" in said
     assert page.select_one("form[action$=sync] input[type=submit]")["value"] == "Embed 1 row"
     assert len(counting_model.calls) == calls
@@ -282,6 +283,20 @@ async def test_about_check_up_to_date_offers_no_update(api_site):
     assert "sync" not in actions_of(page)
 
 
+async def test_about_check_says_how_long_many_rows_take(api_site):
+    """A sample of so many is embedded to time them."""
+    await api_site.make()
+    change(
+        api_site,
+        "with recursive n(i) as (select 100 union all select i + 1 from n where i < 300)"
+        " insert into posts (id, title, body) select i, 'new', 'text number ' || i from n",
+    )
+    page = parsed(await send(api_site, ABOUT), 200)
+    said = page.select_one("ul.bullets").get_text(" ", strip=True)
+    assert "201 rows are new or changed; " in said
+    assert " tokens, about 1 s, " in said
+
+
 async def test_about_paid_model_is_updated_only_after_its_price_was_said(api_site, counting_model):
     """Nobody spends money by a click on a button without a number."""
     counting_model.price_per_million_tokens = 10_000.0
@@ -290,7 +305,9 @@ async def test_about_paid_model_is_updated_only_after_its_price_was_said(api_sit
     change(api_site, "update posts set body = 'anew' where id = 1")
     page = parsed(await send(api_site, ABOUT), 200)
     button = page.select_one("form[action$=sync] input[type=submit]")
-    assert button["value"].startswith("Embed 1 row for about $0.")
+    assert re.fullmatch(r"Embed 1 row for about \$0\.\d\d", button["value"])
+    cost = button["value"].removeprefix("Embed 1 row for ")
+    assert f", {cost}, " in page.select_one("[role=status] li").get_text()
 
 
 async def test_sync_form_goes_to_the_job_that_embeds(api_site):

@@ -1,7 +1,7 @@
 """About page: where a collection comes from, what it holds, and what can be done to it.
 
-Layer 11: imports ``amounts`` and ``errors``. Each form leads back to the page, with what was wrong beside the
-field, or on to what came of it.
+Layer 11: imports ``amounts``, ``errors``, ``planning`` and ``records``. Each form leads back
+to the page, with what was wrong beside the field, or on to what came of it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from datasette import Response
 
-from ...amounts import rows_text, size_text
+from ...amounts import about_money_text, duration_text, rows_text, size_text
 from ...errors import EmbedError, JobStateError, NotFoundError
+from ...planning import Plan
 from ...records import CollectionRecord
 from ..about_api import about_contents, vector_bytes
 from ..collections_api import delete_collection, rename_collection, to_change
@@ -165,7 +166,7 @@ async def _page(
         "new_url": database_url(datasette, database.name, "/new"),
         "log": jobs_table(datasette, database, contents.get("jobs", ())),
         "vector_size": size_text(vector_bytes(head["collection"])),
-        "plan_size": plan and size_text(plan.disk_bytes),
+        **_plan_words(plan),
         "watch_command": _watch_command(database, head, contents["model"]),
         "why_no_update": _why_no_update(head, contents["model"]),
         "update_label": plan and _label_of(plan),
@@ -210,7 +211,7 @@ def _watch_command(database: Database, head: dict[str, Any], model: dict[str, An
     return shlex.join(["datasette", "embed", "watch", name, collection["name"], *paid])
 
 
-def _label_of(plan: Any) -> str:
+def _label_of(plan: Plan) -> str:
     """Return what the button of an update says that it does."""
     if not plan.missing:
         return f"Remove {rows_text(plan.removable)}" if plan.is_up_to_date else "Update"
@@ -218,10 +219,19 @@ def _label_of(plan: Any) -> str:
         act = f"Try {rows_text(plan.missing)} again"
     else:
         act = f"Embed {rows_text(plan.missing)}"
-    if plan.cost_usd is None:
-        return act
-    cost = f"about ${plan.cost_usd:,.2f}" if plan.cost_usd >= 0.005 else "less than one cent"
-    return f"{act} for {cost}"
+    return f"{act} for {about_money_text(plan.cost_usd)}" if plan.cost_usd else act
+
+
+def _plan_words(plan: Plan | None) -> dict[str, str]:
+    """Return what an update takes; empty where nobody knows."""
+    if plan is None:
+        return {}
+    seconds = plan.duration_seconds
+    return {
+        "plan_cost": about_money_text(plan.cost_usd) if plan.cost_usd else "",
+        "plan_time": "" if seconds is None else duration_text(seconds),
+        "plan_size": size_text(plan.disk_bytes),
+    }
 
 
 def _short(name: str) -> str:

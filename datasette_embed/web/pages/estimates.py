@@ -1,8 +1,8 @@
 """Estimates: what a new collection takes, while somebody waits for the page, and in words.
 
-Layer 11: imports ``amounts``, ``database``, ``errors``, ``models`` and ``planning``. An estimate reads the
-whole source: it goes on in its thread when the page does not wait for it, and is there when
-somebody looks again.
+Layer 11: imports ``amounts``, ``database``, ``errors``, ``models`` and ``planning``. An
+estimate reads the whole source: it goes on in its thread when the page does not wait for it,
+and is there when somebody looks again.
 """
 
 from __future__ import annotations

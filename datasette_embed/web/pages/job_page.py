@@ -1,7 +1,7 @@
 """Job page: how far a job has come, what failed, and pause, resume, cancel, retry.
 
-Layer 11: imports ``access``, ``amounts``, ``database``, ``errors``, ``records`` and ``sources``. What a job
-says of itself is what programs get of it; the words are in ``job_words``.
+Layer 11: imports ``access``, ``amounts``, ``database``, ``errors``, ``records`` and
+``sources``. What a job says of itself is what programs get of it; the words are in ``job_words``.
 """
 
 from __future__ import annotations
