@@ -80,6 +80,7 @@ _MODULES = {
     "errors": (
         "BudgetExceededError",
         "BusyError",
+        "CallRefusedError",
         "CollectionNotFoundError",
         "ConfigError",
         "DimensionMismatchError",
@@ -98,6 +99,7 @@ _MODULES = {
         "NotFoundError",
         "OutdatedCollectionError",
         "ProviderError",
+        "QuotaExceededError",
         "ReadOnlyDatabaseError",
         "SourceError",
         "TextTooLongError",

@@ -1,7 +1,7 @@
 """Texts to vectors, a batch at a time: order, retries, and the one text that fails.
 
-Layer 7: imports ``errors``, ``missing``, ``models``, ``redaction`` and ``vectors``. Knows no
-connection and writes nothing; that is ``jobs``.
+Layer 7: imports ``errors``, ``missing``, ``model_calls``, ``models``, ``redaction`` and
+``vectors``. Knows no connection and writes nothing; that is ``jobs``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from .errors import (
     ProviderError,
 )
 from .missing import MissingContent
-from .models import Batch, EmbeddingModel, Item, Kind, embed_items
+from .model_calls import embed_items
+from .models import Batch, EmbeddingModel, Item, Kind
 from .redaction import redacted
 
 logger = logging.getLogger(__name__)

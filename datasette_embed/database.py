@@ -1,7 +1,7 @@
 """Open SQLite files, and say in plain words what SQLite says in its own.
 
-Layer 1: imports ``errors``. Every connection the engine and the command line use is
-opened here; Datasette's own connections are not. No table and no query belongs here.
+Layer 1: imports ``errors`` and ``rollbacks``. Every connection the engine and the command line
+use is opened here; Datasette's own connections are not. No table and no query belongs here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from urllib.parse import quote
 # than the standard library's, so everybody takes the module from here.
 from datasette.utils.sqlite import sqlite3
 
-from .errors import DatabaseLockedError, EmbedError, SourceError, is_rollback
+from .errors import DatabaseLockedError, EmbedError, SourceError
+from .rollbacks import is_rollback
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -163,7 +164,7 @@ _ROLLBACK_WAITS = (0.0, 0.001, 0.01, 0.1)
 class _Cursor(sqlite3.Cursor):  # type: ignore[misc]  # either module
     """Tries again what SQLite refuses because another connection is rolling back.
 
-    See ``errors.is_rollback``. Nothing was read yet, so trying again is safe.
+    See ``rollbacks.is_rollback``. Nothing was read yet, so trying again is safe.
     """
 
     def execute(self, *args: Any) -> sqlite3.Cursor:

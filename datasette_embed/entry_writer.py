@@ -1,7 +1,8 @@
 """EntryWriter: contents that a caller has in hand, into a collection, a batch at a time.
 
-Layer 7: imports ``database``, ``errors``, ``missing``, ``models``, ``records``, ``store`` and
-``vectors``. No job, no retry and no plan: a batch is stored, or it raises.
+Layer 7: imports ``database``, ``errors``, ``missing``, ``model_calls``, ``models``,
+``records``, ``store`` and ``vectors``. No job, no retry and no plan: a batch is stored, or it
+raises.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from . import vectors
 from .database import lock_of, patient, write_transaction
 from .errors import CollectionNotFoundError, DimensionMismatchError, UnreadableTextError
 from .missing import KnownVectors, MissingContent, compare
-from .models import EmbeddingModel, Item, Kind, embed_items, read_items
+from .model_calls import embed_items, read_items
+from .models import EmbeddingModel, Item, Kind
 from .records import CollectionRecord, Row, check_entry_id
 from .schema import ensure_schema, has_latest_columns
 from .store import Store

@@ -289,6 +289,17 @@ class ProviderError(EmbedError):
         )
 
 
+class CallRefusedError(ProviderError):
+    """A service answers no call of this model: its key, its name or its address is wrong.
+
+    No other item and no later attempt fares better until somebody has mended that.
+    """
+
+
+class QuotaExceededError(ProviderError):
+    """An account has nothing left; when there is something again, the same call works."""
+
+
 class EmbedTimeoutError(ProviderError):
     """The model did not answer within the time one embed may take."""
 
@@ -378,23 +389,3 @@ class JobStateError(EmbedError):
         self.status = status
         self.allowed = list(allowed)
         super().__init__(f"Job {job_id} is {status}: {reason}")
-
-
-# -- what SQLite says ------------------------------------------------------------------
-
-#: https://sqlite.org/rescode.html#readonly_rollback
-_READONLY_ROLLBACK = 776
-
-
-def is_rollback(error: BaseException) -> bool:
-    """Say whether SQLite took another connection's rollback for that of a killed program.
-
-    A connection that may not write sees a journal, and by the time it looks for the lock the
-    writer has rolled back, deleted the journal and let go. SQLite then assumes that the
-    journal was left behind, which only a writer may undo, and says "attempt to write a
-    readonly database" to one that only reads. A moment later all is well.
-    """
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is None:  # pysqlite3 of old; a real attempt to write has the same words
-        return "readonly database" in str(error)
-    return bool(code == _READONLY_ROLLBACK)

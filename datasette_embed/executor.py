@@ -1,13 +1,13 @@
 """Executor: carries the message of an error out of a SQL function to the user.
 
-Layer 1: imports ``errors`` and ``redaction``. SQLite replaces what a Python function raises by
-"user-defined function raised exception". So a function records its message in this
-thread, and ``wrap_executor`` makes each call that Datasette submits to its pool put that
-message back. One submitted call is one ``Call``: what must be known per query, in the
-thread that runs it, belongs there; what must be known per request comes with the context
-of the task that submits. What fails only because another connection is rolling back is run
-once more. If Datasette changes, the nicer text is lost, and who is asking: then models that
-cost something are refused.
+Layer 1: imports ``errors``, ``redaction`` and ``rollbacks``. SQLite replaces what a Python
+function raises by "user-defined function raised exception". So a function records its message
+in this thread, and ``wrap_executor`` makes each call that Datasette submits to its pool put
+that message back. One submitted call is one ``Call``: what must be known per query, in the
+thread that runs it, belongs there; what must be known per request comes with the context of the
+task that submits. What fails only because another connection is rolling back is run once more.
+If Datasette changes, the nicer text is lost, and who is asking: then models that cost something
+are refused.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from .errors import EmbedError, is_rollback
+from .errors import EmbedError
 from .redaction import scrubbed
+from .rollbacks import is_rollback
 
 if TYPE_CHECKING:
     from datasette.app import Datasette

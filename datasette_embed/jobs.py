@@ -45,7 +45,8 @@ from .job_records import (
 )
 from .lasting_writes import write_lasting
 from .missing import KnownVectors, MissingContent, compare
-from .models import EmbeddingModel, read_items
+from .model_calls import read_items
+from .models import EmbeddingModel
 from .records import CollectionRecord, Refresh, Row, RowSource
 from .store import Store
 

@@ -1,6 +1,6 @@
 """Models by name, in LLM's words; and which model it is when nobody names one.
 
-Layer 5: imports ``errors``, ``llm_files``, ``models`` and ``registry``. The models are the
+Layer 6: imports ``errors``, ``llm_files``, ``models`` and ``registry``. The models are the
 registry's, made once, where LLM makes new ones on every call. No model is called here.
 """
 

@@ -8,11 +8,13 @@ model belongs here.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -102,6 +104,11 @@ class EmbeddingModel(ABC):
         key_env_var: environment variable that may hold the key.
         price_per_million_tokens: US dollars; None when it costs nothing or is not known.
         revision: version of the weights, part of the fingerprint.
+        licence: what it may be used for, in the words of its maker; None when not known.
+        query_prompt: put before texts to search for; None where the model itself says.
+        document_prompt: put before texts to be searched, never stored with them.
+        max_batch_tokens: most tokens of all items of a call together; None for no limit.
+        concurrency: calls that may be under way at once; more than 1 is for services.
         is_local: whether it runs on this machine, so that timing a sample is free.
         counts_exactly: whether ``count_tokens`` uses the model's own tokenizer.
     """
@@ -118,6 +125,11 @@ class EmbeddingModel(ABC):
     key_env_var: str | None = None
     price_per_million_tokens: float | None = None
     revision: str | None = None
+    licence: str | None = None
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    max_batch_tokens: int | None = None
+    concurrency: int = 1
     is_local: bool = False
     counts_exactly: bool = False
     #: Batch size of ``embed_multi`` when neither the caller nor the model names one.
@@ -137,8 +149,16 @@ class EmbeddingModel(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """Name this model's vector space: the same fingerprint, the same vectors."""
-        return f"{self.model_id}@{self.revision}" if self.revision else self.model_id
+        """Name this model's vector space: the same fingerprint, the same stored vectors."""
+        found = f"{self.model_id}@{self.revision}" if self.revision else self.model_id
+        if not self.document_prompt:
+            return found
+        return f"{found}+{hashlib.sha256(self.document_prompt.encode()).hexdigest()[:8]}"
+
+    def with_prompt(self, items: Iterable[Item], kind: Kind) -> list[Item]:
+        """Return the items as the model wants them: each text with the prompt of its kind."""
+        prompt = self.query_prompt if kind is Kind.QUERY else self.document_prompt
+        return [f"{prompt or ''}{item}" if isinstance(item, str) else item for item in items]
 
     def get_key(self, explicit_key: str | None = None) -> str | None:
         """Return the API key of a call: the one it brings or names, else the model's, else
@@ -315,45 +335,6 @@ def call_embed_batch(
     return answer
 
 
-def read_items(model: EmbeddingModel, items: Sequence[Item]) -> list[Reading]:
-    """Return how long each item is, and how much of it the model does not know.
-
-    Of bytes nothing is known, and nothing is held against them.
-    """
-    readings = iter(model.read([item for item in items if isinstance(item, str)]))
-    return [next(readings) if isinstance(item, str) else Reading(0) for item in items]
-
-
-def embed_items(
-    model: EmbeddingModel, items: Sequence[Item], kind: Kind, *, key: str | None = None
-) -> Batch:
-    """Call a model; whatever it raises is raised as an error of ours.
-
-    Raises:
-        ProviderError: the model failed; what it raised is the cause.
-        EmbedError: as ``EmbeddingModel.embed_checked``.
-    """
-    try:
-        return model.embed_checked(list(items), kind=kind, key=key)
-    except EmbedError:
-        raise
-    except Exception as error:  # a plugin's model may raise anything
-        raise ProviderError.from_exception(model.model_id, error) from error
-
-
-def embed_query(model: EmbeddingModel, item: Item, *, key: str | None = None) -> np.ndarray:
-    """Return the vector to search for: float32, shape ``(dimensions,)``.
-
-    Raises:
-        ValueError: the model does not take items of this type.
-        SourceError: there is nothing to search for.
-        UnreadableTextError: the model knows no word of the text.
-        EmbedError: as ``embed_items``.
-    """
-    model.check_items([item])
-    if is_blank(item) if isinstance(item, str) else not item:
-        raise SourceError("the text to search for", "is empty")
-    for reading in read_items(model, [item]):
-        model.check_known(reading)
-    vector: np.ndarray = embed_items(model, [item], Kind.QUERY, key=key).vectors[0]
-    return vector
+#: Whether whoever calls a model tries again by itself what may succeed later. A provider that
+#: would wait and try again must not then: the caller sees when it is to stop.
+caller_retries: ContextVar[bool] = ContextVar("embed_caller_retries", default=False)

@@ -1,7 +1,7 @@
 """The models file: what a user has registered with ``datasette embed models register``.
 
-Layer 3: imports ``settings``, ``errors`` and ``user_files``. A JSON list in the user's
-folder, in the shape of plugin config ``models``. No model is built here.
+Layer 4: imports ``errors``, ``model_entries``, ``settings`` and ``user_files``. A JSON list in
+the user's folder, in the shape of plugin config ``models``. No model is built here.
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, SourceError, UnknownModelError
-from .settings import MODELS_FILE_NAME, ModelEntry, models_file, parse_model_entry
+from .model_entries import ModelEntry, parse_model_entry
+from .settings import MODELS_FILE_NAME, models_file
 from .user_files import read_json, replace_text
+
+#: Keys of an entry that its id is made of.
+_NAMING = ("provider", "model", "id", "dimensions", "base_url")
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def _find_id(value: Any) -> str | None:
     """Return the id that an unusable entry gives, or would give, its model."""
     if not isinstance(value, Mapping):
         return None
-    named = {key: value[key] for key in ("provider", "model", "id") if key in value}
+    named = {key: value[key] for key in _NAMING if key in value}
     try:
         return parse_model_entry(named, "").resolved_id
     except ConfigError:

@@ -16,7 +16,8 @@ from .collection_setup import check_collection
 from .database import open_database, patient, sqlite3, translated, write_transaction
 from .entry_writer import EntryWriter
 from .missing import MissingContent
-from .models import EmbeddingModel, Kind, embed_items, read_items
+from .model_calls import embed_items, read_items
+from .models import EmbeddingModel, Kind
 from .records import CollectionRecord, Row, content_hash, entry_hash
 from .schema import ensure_schema
 from .store import Store, existing

@@ -1,7 +1,7 @@
 """What a run would do, and what it would cost, before it starts.
 
-Layer 8: imports ``batches``, ``models``, ``sources``, ``store``, ``failure_records`` and
-``errors``. Reads only; the run itself is ``jobs``.
+Layer 8: imports ``batches``, ``model_calls``, ``models``, ``sources``, ``store``,
+``failure_records`` and ``errors``. Reads only; the run itself is ``jobs``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from .errors import InvalidVectorError, ProviderError, SourceError
 from .failure_records import FailureRecords
 from .missing import compare
-from .models import EmbeddingModel, Item, Kind, embed_items, read_items
+from .model_calls import embed_items, read_items
+from .models import EmbeddingModel, Item, Kind
 from .records import CollectionRecord, EntryState, Row, RowSource
 from .store import Store
 

@@ -1,11 +1,12 @@
 """QueryEmbeddings: the vector of one text that somebody searches for, embedded once.
 
-Layer 5: imports ``errors``, ``models``, ``redaction``, ``settings``, ``threads`` and
-``vectors``. A SQL function runs on one of few threads and may be evaluated often, so: vectors
-are cached for the whole process; requests for one text share one computation; a computation
-has its own daemon thread, goes on when the query that asked for it is given up, and fills the
-cache; and when all but one of the SQL threads wait for slow models, for one text or for
-several, the next request fails instead of waiting. Embedding whole tables does not belong here.
+Layer 5: imports ``errors``, ``model_calls``, ``models``, ``redaction``, ``settings``,
+``threads`` and ``vectors``. A SQL function runs on one of few threads and may be evaluated
+often, so: vectors are cached for the whole process; requests for one text share one
+computation; a computation has its own daemon thread, goes on when the query that asked for it
+is given up, and fills the cache; and when all but one of the SQL threads wait for slow models,
+for one text or for several, the next request fails instead of waiting. Embedding whole tables
+does not belong here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from dataclasses import dataclass
 from time import monotonic
 
 from .errors import BusyError, EmbedError, EmbedTimeoutError, UnreadableTextError
-from .models import EmbeddingModel, Item, Kind, Reading, embed_items
+from .model_calls import embed_items
+from .models import EmbeddingModel, Item, Kind, Reading
 from .redaction import formatted
 from .settings import Settings
 from .threads import start_thread

@@ -1,9 +1,9 @@
 """Registry: names of models -> the models themselves, resolved once.
 
-Layer 4: imports ``errors``, ``hookspecs``, ``llm_files``, ``models``, ``models_file``,
-``providers``, ``redaction`` and ``settings``. Below this module models are passed as
-objects. Mistakes of a plugin's author are refused at registration, before anything is
-stored. Building a registry loads no weights and no heavy package.
+Layer 5: imports ``errors``, ``hookspecs``, ``llm_files``, ``model_entries``, ``models``,
+``models_file``, ``providers``, ``redaction`` and ``settings``. Below this module
+models are passed as objects. Mistakes of a plugin's author are refused at registration, before
+anything is stored. Building a registry loads no weights and no heavy package.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from .errors import (
 )
 from .hookspecs import add_hookspecs
 from .llm_files import ALIASES_FILE_NAME, read_aliases
+from .model_entries import ModelEntry
 from .models import EmbeddingModel, Kind
 from .models_file import read_models_file
 from .providers.adapted import AdaptedModel
+from .providers.opening import missing_package, open_model
 from .redaction import redacted
-from .settings import MODELS_FILE_NAME, PLUGIN_NAME, ModelEntry, Settings, parse_settings
+from .settings import MODELS_FILE_NAME, PLUGIN_NAME, Settings, parse_settings
 
 if TYPE_CHECKING:
     from datasette.app import Datasette
@@ -314,29 +316,18 @@ def _plugin_name(implementation: Any) -> str:
 
 
 def _add_entry(registry: Registry, entry: ModelEntry) -> None:
-    from .providers.sentence_transformers import SentenceTransformersModel
-
     try:
-        registry.register(
-            SentenceTransformersModel(
-                entry.model,
-                model_id=entry.resolved_id,
-                device=entry.device,
-                truncate_dim=entry.truncate_dim,
-            ),
-            entry.aliases,
-        )
-    except ModelRegistrationError as error:
+        model = open_model(entry)
+        registry.register(model, entry.aliases)
+    except (ConfigError, ModelRegistrationError) as error:
         logger.warning("the model %s cannot be registered: %s", entry.resolved_id, error)
         # The model that holds the id, the bundled one for example, is no less available.
         is_taken = registry.find(entry.resolved_id) is not None
         name = f"{entry.resolved_id} (registered again)" if is_taken else entry.resolved_id
         registry.unavailable.setdefault(name, str(error))
         return
-    if importlib.util.find_spec("sentence_transformers") is None:
-        registry.unavailable[entry.resolved_id] = str(
-            MissingDependencyError("sentence_transformers", "sentence-transformers")
-        )
+    if missing := missing_package(model):
+        registry.unavailable[entry.resolved_id] = str(missing)
 
 
 # Reentrant, because a hook implementation may ask for the registry it is being added to.

@@ -1,7 +1,7 @@
 """Settings: every number of the package, and what plugin config may say about it.
 
-Layer 2: imports ``errors`` and ``settings_values``. ``SETTINGS`` is the one table of
-defaults. A value comes from plugin config (``datasette-embed``), else from the environment
+Layer 3: imports ``errors``, ``model_entries`` and ``settings_values``. ``SETTINGS`` is the one
+table of defaults. A value comes from plugin config (``datasette-embed``), else from the environment
 variable ``DATASETTE_EMBED_<NAME>``, else from the table. Keys may be nested or flat:
 ``{"query_cache": {"bytes": 1}}`` is ``{"query_cache_bytes": 1}``, since ``datasette
 publish --plugin-secret`` can only set flat ones, and as text. Also the folder that holds
@@ -11,28 +11,25 @@ what a user has registered. No model is built here, and no key gets into a messa
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .errors import ConfigError
+from .model_entries import ModelEntry, parse_model_entries
 from .settings_values import (
     Allow,
-    read_allow,
     read_allow_by_name,
     read_boolean,
     read_full_names,
-    read_json_text,
     read_keys,
     read_names,
     read_optional_allow,
     read_optional_text,
     read_seconds,
-    read_text,
     read_whole_number,
 )
 
@@ -43,130 +40,6 @@ PLUGIN_NAME = "datasette-embed"
 USER_DIRECTORY_NAME = "datasette_embed"
 USER_DIRECTORY_VARIABLE = "DATASETTE_EMBED_USER_PATH"
 MODELS_FILE_NAME = "models.json"
-#: Providers that an entry of the models file or of plugin config may name.
-PROVIDERS = ("sentence-transformers",)
-
-
-@dataclass(frozen=True)
-class ModelEntry:
-    """One model that a user or an administrator registered by name.
-
-    Attributes:
-        provider: one of ``PROVIDERS``.
-        model: what the provider calls it: a name on a hub, or a folder.
-        model_id: the id it gets here; None for ``provider/NAME``, of a folder its last part.
-        aliases: shorter names for it.
-        device: where to run it (``cpu``, ``cuda``, ``mps``); None lets the provider choose.
-        truncate_dim: shorten its vectors to this many dimensions; None keeps them whole.
-        allow: who may use it on a site; None where nothing is said. Of plugin config only.
-    """
-
-    provider: str
-    model: str
-    model_id: str | None = None
-    aliases: tuple[str, ...] = ()
-    device: str | None = None
-    truncate_dim: int | None = None
-    allow: Allow | None = None
-
-    @property
-    def resolved_id(self) -> str:
-        """Return the id this model is registered under.
-
-        A name that begins with the provider's is not prefixed again, so that the ids are
-        those of LLM's plugins; and no path becomes an id, because everybody sees those.
-        """
-        name = last_part(self.model) if is_path(self.model) else self.model
-        prefix = f"{self.provider}/"
-        return self.model_id or prefix + name.removeprefix(prefix)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the entry in the shape of the models file, without what is not set."""
-        entry = {
-            "provider": self.provider,
-            "model": self.model,
-            "id": self.model_id,
-            "aliases": list(self.aliases) or None,
-            "device": self.device,
-            "truncate_dim": self.truncate_dim,
-        }
-        return {key: value for key, value in entry.items() if value is not None}
-
-
-def is_path(model: str) -> bool:
-    """Return whether this names a folder: a name on a hub has one slash at most.
-
-    A folder of the working directory has to be written as ``./NAME``.
-    """
-    return (
-        model.startswith((".", "~", "/")) or "\\" in model or ":" in model or model.count("/") > 1
-    )
-
-
-def last_part(path: str) -> str:
-    """Return the name of a folder without where it is, for either kind of slash."""
-    return re.split(r"[\\/:]", path.rstrip("\\/"))[-1]
-
-
-def parse_model_entry(value: Any, where: str) -> ModelEntry:
-    """Return one entry of the models file or of plugin config ``models``.
-
-    Args:
-        value: ``{"provider", "model"[, "id", "aliases", "device", "truncate_dim"]}``.
-        where: how an error names this entry, for example ``models[0]``.
-
-    Raises:
-        ConfigError: the value has another shape.
-    """
-    if not isinstance(value, Mapping):
-        raise ConfigError(where, f"must be an object with provider and model, not {value!r}")
-    allowed = ("provider", "model", "id", "aliases", "device", "truncate_dim")
-    for key in value:
-        if key not in allowed:
-            raise ConfigError(f"{where}.{key}", f"unknown key. Allowed: {', '.join(allowed)}")
-    provider = read_text(value.get("provider"), f"{where}.provider")
-    if provider not in PROVIDERS:
-        raise ConfigError(
-            f"{where}.provider", f"must be one of {', '.join(PROVIDERS)}, not {provider!r}"
-        )
-    truncate_dim = value.get("truncate_dim")
-    model = read_text(value.get("model"), f"{where}.model")
-    model_id = read_optional_text(value.get("id"), f"{where}.id")
-    if model_id is None and is_path(model) and not last_part(model).strip(".~"):
-        raise ConfigError(f"{where}.model", f"a folder like {model!r} needs an id too")
-    return ModelEntry(
-        provider=provider,
-        model=model,
-        model_id=model_id,
-        aliases=read_names(value.get("aliases", ()), f"{where}.aliases"),
-        device=read_optional_text(value.get("device"), f"{where}.device"),
-        truncate_dim=None
-        if truncate_dim is None
-        else read_whole_number(truncate_dim, f"{where}.truncate_dim"),
-    )
-
-
-def parse_model_entries(value: Any, where: str = "models") -> tuple[ModelEntry, ...]:
-    """Return a list of model entries; text is read as JSON, for flat config keys.
-
-    Such an entry may also have ``allow``: who may use the model on this site.
-
-    Raises:
-        ConfigError: the value is no such list.
-    """
-    value = read_json_text(value, where, "a list of models")
-    if not isinstance(value, list | tuple):
-        raise ConfigError(where, f"must be a list of models, not {type(value).__name__}")
-    return tuple(_site_entry(entry, f"{where}[{n}]") for n, entry in enumerate(value))
-
-
-def _site_entry(value: Any, where: str) -> ModelEntry:
-    if not isinstance(value, Mapping) or "allow" not in value:
-        return parse_model_entry(value, where)
-    bare = {key: inner for key, inner in value.items() if key != "allow"}
-    return replace(
-        parse_model_entry(bare, where), allow=read_allow(value["allow"], f"{where}.allow")
-    )
 
 
 _MB = 1024 * 1024

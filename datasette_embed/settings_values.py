@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .errors import ConfigError
@@ -119,3 +119,40 @@ def read_keys(value: Any, key: str) -> dict[str, str]:
         if given is not None and not isinstance(given, str):
             raise ConfigError(f"{key}.{name}", f"must be text, not {type(given).__name__}")
     return {str(name): given.strip() for name, given in keys.items() if given and given.strip()}
+
+
+def read_choice(*allowed: str) -> Callable[[Any, str], str]:
+    """Return what reads one of these words."""
+
+    def read(value: Any, key: str) -> str:
+        if value not in allowed:
+            raise ConfigError(key, f"must be one of {', '.join(allowed)}, not {value!r}")
+        return str(value)
+
+    return read
+
+
+def read_prompt(value: Any, key: str) -> str:
+    """Return text that is put before others: a space at its end counts, and it may be empty."""
+    if not isinstance(value, str):
+        raise ConfigError(key, f"must be text, not {value!r}")
+    return value
+
+
+def read_price(value: Any, key: str) -> float:
+    """Return US dollars, 0 or more."""
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or number < 0:
+        raise ConfigError(key, f"must be a number of US dollars, 0 or more, not {value!r}")
+    return number
+
+
+def read_object(value: Any, key: str) -> dict[str, Any]:
+    """Return an object of anything; it may hold a secret, so it is never quoted."""
+    found = read_json_text(value, key, "an object")
+    if not isinstance(found, Mapping):
+        raise ConfigError(key, f"must be an object, not {type(found).__name__}")
+    return {str(name): inner for name, inner in found.items()}

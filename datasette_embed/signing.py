@@ -1,6 +1,6 @@
 """Signing: tell what this site wrote into a database file from what a stranger wrote.
 
-Layer 3: imports ``errors``, ``settings`` and ``user_files``. A database file is untrusted,
+Layer 4: imports ``errors``, ``settings`` and ``user_files``. A database file is untrusted,
 so what is to happen without a person asking (going on with a job after a restart) is done
 only for rows that carry a signature of ours. The secret is made once, in the folder of
 what the user has registered, and never leaves it. What is signed is decided elsewhere.

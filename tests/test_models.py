@@ -15,16 +15,8 @@ from datasette_embed.errors import (
     ProviderError,
     UnreadableTextError,
 )
-from datasette_embed.models import (
-    Batch,
-    EmbeddingModel,
-    Kind,
-    Reading,
-    call_embed_batch,
-    embed_items,
-    is_blank,
-    read_items,
-)
+from datasette_embed.model_calls import embed_items, read_items
+from datasette_embed.models import Batch, EmbeddingModel, Kind, Reading, call_embed_batch, is_blank
 from datasette_embed.providers.adapted import AdaptedModel
 from tests.fakes import CountingModel, vector_of
 

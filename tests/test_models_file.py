@@ -8,11 +8,11 @@ import os
 import pytest
 
 from datasette_embed.errors import SourceError, UnknownModelError
+from datasette_embed.model_entries import ModelEntry
 from datasette_embed.models_file import add_model_entry, read_models_file, remove_model_entry
-from datasette_embed.settings import ModelEntry
 
 FIRST = ModelEntry("sentence-transformers", "first", aliases=("one",))
-SECOND = ModelEntry("sentence-transformers", "second", model_id="two", truncate_dim=8)
+SECOND = ModelEntry("sentence-transformers", "second", model_id="two", options={"truncate_dim": 8})
 BAD = {"provider": "sentence-transformers", "model": "first", "aliases": [""]}
 
 

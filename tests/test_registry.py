@@ -11,10 +11,11 @@ import pytest
 from datasette import hookimpl
 
 from datasette_embed.errors import ModelRegistrationError, UnknownModelError
+from datasette_embed.model_entries import ModelEntry
 from datasette_embed.models import EmbeddingModel
 from datasette_embed.models_file import add_model_entry
 from datasette_embed.registry import Registry, build_registry, forget_registries, get_registry
-from datasette_embed.settings import ModelEntry, Settings
+from datasette_embed.settings import Settings
 from tests.conftest import ModelsPlugin
 from tests.fakes import CountingModel, LlmStyleModel, vector_of
 

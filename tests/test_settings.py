@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from datasette_embed.errors import ConfigError
+from datasette_embed.model_entries import ModelEntry, parse_model_entry
 from datasette_embed.settings import (
     SETTINGS,
-    ModelEntry,
     Settings,
     models_file,
-    parse_model_entry,
     parse_settings,
     user_directory,
 )
@@ -127,7 +126,9 @@ def test_parse_settings_models_as_list_or_json():
 
 def test_model_entry_as_json_reads_back_the_same():
     """The models file holds what was registered."""
-    entry = ModelEntry("sentence-transformers", "x", None, ("a", "b"), "cpu", 64)
+    entry = ModelEntry(
+        "sentence-transformers", "x", None, ("a", "b"), {"device": "cpu", "truncate_dim": 64}
+    )
     assert parse_model_entry(entry.as_json(), "here") == entry
     bare = ModelEntry("sentence-transformers", "x")
     assert bare.as_json() == {"provider": "sentence-transformers", "model": "x"}

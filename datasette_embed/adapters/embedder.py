@@ -1,6 +1,6 @@
 """Embedder: one of our models as other tools want it, texts in and lists of floats out.
 
-Layer 9: imports ``models`` and ``registry``. What all adapters have in common:
+Layer 9: imports ``model_calls``, ``models`` and ``registry``. What all adapters have in common:
 finding the model, which side of a search a text is on, and saying what a model could not
 read. No other tool's package is imported here.
 """
@@ -11,7 +11,8 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from ..models import EmbeddingModel, Item, Kind, Reading, embed_query, read_items
+from ..model_calls import embed_query, read_items
+from ..models import EmbeddingModel, Item, Kind, Reading
 from ..registry import check_model, get_registry
 
 logger = logging.getLogger(__name__)

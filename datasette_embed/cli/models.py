@@ -12,6 +12,7 @@ import click
 from click_default_group import DefaultGroup
 
 from ..llm_files import aliases_path, read_aliases, remove_alias, write_alias
+from ..model_entries import PROVIDERS, parse_model_entry
 from ..model_names import (
     DEFAULT_ALIAS,
     get_default_embedding_model,
@@ -20,7 +21,6 @@ from ..model_names import (
 from ..models_file import add_model_entry, read_models_file, remove_model_entry
 from ..providers.adapted import AdaptedModel
 from ..registry import RegisteredModel, Registry, get_registry
-from ..settings import PROVIDERS, parse_model_entry
 from .arguments import as_json
 from .output import print_json, print_line, say
 

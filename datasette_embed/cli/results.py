@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from .. import models
+from .. import model_calls
 from ..amounts import rows_text
 from ..errors import SourceError
 from ..models import EmbeddingModel, Item
@@ -35,13 +35,13 @@ def embed_query(model: EmbeddingModel, query: Item) -> bytes:
     """Return the vector of what is searched for, as stored; say what the model does not read.
 
     Raises:
-        EmbedError: as ``models.embed_query``.
+        EmbedError: as ``model_calls.embed_query``.
         SourceError: the model does not take this kind of content.
     """
     refuse_untaken(model, query)
     if isinstance(query, str):
         say_unread(model, query)
-    return encode(models.embed_query(model, query))
+    return encode(model_calls.embed_query(model, query))
 
 
 def refuse_untaken(model: EmbeddingModel, item: Item) -> None:

@@ -15,7 +15,8 @@ import click
 from ..errors import SourceError
 from ..input_rows import id_of
 from ..llm_files import default_database
-from ..models import Kind, embed_items, is_blank
+from ..model_calls import embed_items
+from ..models import Kind, is_blank
 from ..one_entry import embed_entry
 from ..records import Row
 from ..strict_json import json_value

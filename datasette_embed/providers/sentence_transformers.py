@@ -1,6 +1,6 @@
 """SentenceTransformersModel: any model of the sentence-transformers package.
 
-Layer 3: imports ``errors``, ``models`` and ``settings``. The package, and torch with it, is
+Layer 3: imports ``errors``, ``model_entries`` and ``models``. The package, and torch with it, is
 imported when the model is first used. Which models are registered under which ids is
 decided in ``settings`` and ``registry``.
 """
@@ -16,8 +16,8 @@ from importlib import import_module
 from typing import Any
 
 from ..errors import EmbedError, MissingDependencyError, ProviderError
+from ..model_entries import is_path, last_part
 from ..models import Batch, EmbeddingModel, Item, Kind, Reading
-from ..settings import is_path, last_part
 
 
 class SentenceTransformersModel(EmbeddingModel):
@@ -29,6 +29,7 @@ class SentenceTransformersModel(EmbeddingModel):
     is never run.
     """
 
+    requires = (("sentence_transformers", "sentence-transformers"),)
     is_local = True
     counts_exactly = True
 

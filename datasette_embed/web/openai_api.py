@@ -21,7 +21,8 @@ from datasette import Forbidden, Response
 
 from .. import access, compat, server, vectors
 from ..errors import ModelNotAllowedError, TextTooLongError, UnknownModelError, UnreadableTextError
-from ..models import EmbeddingModel, Kind, is_blank, read_items
+from ..model_calls import read_items
+from ..models import EmbeddingModel, Kind, is_blank
 from ..registry import get_registry
 from .http import RequestError, describe_error, json_view, read_json, require_method
 from .lookup import find_model
