@@ -114,35 +114,58 @@ class OpenAIModel(EmbeddingModel):
         """
         self.model = model
         self.model_id = model_id
-        self.timeout_seconds = timeout_seconds
         self.is_openai = preset is None and base_url is None
-        given = PRESETS[preset] if preset else Preset(base_url=None, source="", read_on="")
-        self.base_url = _checked(base_url or (OPENAI_URL if self.is_openai else given.base_url))
-        self.parameters = {
-            Kind.QUERY: dict(
-                given.query_parameters if query_parameters is None else query_parameters
-            ),
-            Kind.DOCUMENT: dict(
-                given.document_parameters if document_parameters is None else document_parameters
-            ),
-        }
+        self.timeout_seconds = timeout_seconds
         self.asked_dimensions = self.dimensions = dimensions
-        self.batch_size = given.batch_size
-        self.max_batch_tokens = max_batch_tokens or given.max_batch_tokens
-        self.encoding_format = encoding_format or (
-            "base64" if self.is_openai else given.encoding_format
-        )
-        self._set_key(key or given.key, key_env_var or given.key_env_var)
+        self._take(PRESETS[preset] if preset else None, base_url, encoding_format)
+        for kind, given in ((Kind.QUERY, query_parameters), (Kind.DOCUMENT, document_parameters)):
+            if given is not None:
+                self.parameters[kind] = dict(given)
+        self.max_batch_tokens = max_batch_tokens or self.max_batch_tokens
+        self._set_key(key or self.needs_key, key_env_var or self.key_env_var)
         is_here = _is_loopback(self.base_url)
         self.is_local = is_here and self.needs_key is None
         self.concurrency = concurrency or (2 if is_here else 8)
-        if self.is_openai:
-            self._describe_openai()
-        elif not any(self.parameters.values()) and (prompts := known_prompts(model)):
-            self.query_prompt, self.document_prompt = prompts.query, prompts.document
+        if not self.is_openai and not any(self.parameters.values()):
+            self._take_prompts()
         self.revision = self._find_revision(preset, base_url)
         self._lock = threading.Lock()
         self._client: Any = None
+
+    def _take(
+        self, preset: Preset | None, base_url: str | None, encoding_format: str | None
+    ) -> None:
+        """Set what the preset says, or OpenAI's own service, where no option says otherwise.
+
+        Raises:
+            ConfigError: there is no address, or it is none.
+        """
+        if self.is_openai:
+            self._describe_openai()
+            preset = Preset(OPENAI_URL, source="", read_on="", encoding_format="base64")
+        preset = preset or Preset(None, source="", read_on="")
+        self.base_url = _checked(base_url or preset.base_url)
+        self.encoding_format = encoding_format or preset.encoding_format
+        self.batch_size = self.batch_size or preset.batch_size
+        self.max_batch_tokens = self.max_batch_tokens or preset.max_batch_tokens
+        self.needs_key, self.key_env_var = preset.key, preset.key_env_var
+        self.parameters = {
+            Kind.QUERY: dict(preset.query_parameters),
+            Kind.DOCUMENT: dict(preset.document_parameters),
+        }
+
+    def _describe_openai(self) -> None:
+        """Set the limits of OpenAI's own service."""
+        self.batch_size = 2048
+        self.max_batch_tokens = 300_000
+        self.max_tokens = 8191
+        if known := KNOWN.get(self.model):
+            self.dimensions = self.dimensions or known.dimensions
+            self.price_per_million_tokens = known.price
+
+    def _take_prompts(self) -> None:
+        if prompts := known_prompts(self.model):
+            self.query_prompt, self.document_prompt = prompts.query, prompts.document
 
     def _set_key(self, name: str | None, variable: str | None) -> None:
         if self.is_openai:
@@ -150,15 +173,6 @@ class OpenAIModel(EmbeddingModel):
         elif variable and not name:
             name = variable.removesuffix("_API_KEY").lower()
         self.needs_key, self.key_env_var = name, variable
-
-    def _describe_openai(self) -> None:
-        """Set the limits of OpenAI's own service."""
-        self.batch_size = 2048
-        self.max_batch_tokens = self.max_batch_tokens or 300_000
-        self.max_tokens = 8191
-        if known := KNOWN.get(self.model):
-            self.dimensions = self.dimensions or known.dimensions
-            self.price_per_million_tokens = known.price
 
     def _find_revision(self, preset: str | None, base_url: str | None) -> str | None:
         """Return what besides the id makes the vector space, with no address in it.
