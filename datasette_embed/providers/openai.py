@@ -92,19 +92,17 @@ class OpenAIModel(EmbeddingModel):
         concurrency: int | None = None,
         timeout_seconds: float = 60.0,
     ) -> None:
-        """Describe the model without calling it.
+        """Describe the model, which the server calls ``model``, without calling it.
 
         Args:
-            model: what the server calls it.
-            model_id: the id it is registered under.
             preset: name of one of ``presets.PRESETS``.
             base_url: what ``/embeddings`` is appended to.
             dimensions: length of the vectors to ask for; None for the model's own.
             key: name of the API key, as in ``datasette embed keys set NAME``.
             key_env_var: environment variable that may hold the key.
             encoding_format: ``base64`` or ``float``, as vectors are asked for.
-            query_parameters: sent with texts to search for, besides the protocol's.
-            document_parameters: sent with texts to be searched.
+            query_parameters: sent beside the protocol's with texts to search for.
+            document_parameters: the same, with texts to be searched.
             max_batch_tokens: most tokens of one request.
             concurrency: requests that may be under way at once.
             timeout_seconds: longest wait for an answer to begin, and then for its end.
@@ -123,11 +121,7 @@ class OpenAIModel(EmbeddingModel):
                 self.parameters[kind] = dict(given)
         self.max_batch_tokens = max_batch_tokens or self.max_batch_tokens
         self._set_key(key or self.needs_key, key_env_var or self.key_env_var)
-        is_here = _is_loopback(self.base_url)
-        self.is_local = is_here and self.needs_key is None
-        self.concurrency = concurrency or (2 if is_here else 8)
-        if not self.is_openai and not any(self.parameters.values()):
-            self._take_prompts()
+        self._place(concurrency)
         self.revision = self._find_revision(preset, base_url)
         self._lock = threading.Lock()
         self._client: Any = None
@@ -163,7 +157,13 @@ class OpenAIModel(EmbeddingModel):
             self.dimensions = self.dimensions or known.dimensions
             self.price_per_million_tokens = known.price
 
-    def _take_prompts(self) -> None:
+    def _place(self, concurrency: int | None) -> None:
+        """Set what depends on whose machine answers: prompts too, which OpenAI's models lack."""
+        is_here = _is_loopback(self.base_url)
+        self.is_local = is_here and self.needs_key is None
+        self.concurrency = concurrency or (2 if is_here else 8)
+        if self.is_openai or any(self.parameters.values()):
+            return
         if prompts := known_prompts(self.model):
             self.query_prompt, self.document_prompt = prompts.query, prompts.document
 
