@@ -14,6 +14,7 @@ import hashlib
 import ipaddress
 import json
 import threading
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -236,6 +237,7 @@ class OpenAIModel(EmbeddingModel):
             ProviderError: the server failed, or answered with something else.
         """
         call = Call(self.model_id, self.model, self._key_names(), len(items))
+        headers = self._headers(key)
         client = self._find_client()
         texts = [self._fitted(str(item)) for item in self.with_prompt(items, kind)]
         body_bytes = NUMBER_BYTES * (self.dimensions or MOST_DIMENSIONS) * len(items)
@@ -248,7 +250,7 @@ class OpenAIModel(EmbeddingModel):
                 input=texts,
                 encoding_format=self.encoding_format,
                 extra_body=self._extra_body(kind),
-                extra_headers=self._headers(key),
+                extra_headers=headers,
             )
         except Exception as error:
             raise translate(error, call) from error
@@ -300,13 +302,15 @@ class OpenAIModel(EmbeddingModel):
                 hooks: dict[str, list[Any]] = {"response": [read_bounded]}
                 if not self.is_openai:
                     hooks["request"] = [_keep_headers]
+                http_client = openai.DefaultHttpxClient(
+                    follow_redirects=False, timeout=self.timeout_seconds, event_hooks=hooks
+                )
+                weakref.finalize(self, http_client.close)
                 self._client = openai.OpenAI(
                     api_key=NO_KEY,
                     base_url=self.base_url,
                     timeout=self.timeout_seconds,
-                    http_client=openai.DefaultHttpxClient(
-                        follow_redirects=False, timeout=self.timeout_seconds, event_hooks=hooks
-                    ),
+                    http_client=http_client,
                 )
             return self._client
 
