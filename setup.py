@@ -8,6 +8,7 @@ SENTENCE_TRANSFORMERS = ["sentence-transformers>=5.0"]
 LANGCHAIN = ["langchain-core>=0.3"]
 LLAMA_INDEX = ["llama-index-core>=0.12"]
 LLM = ["llm>=0.19"]
+OPENAI = ["tiktoken>=0.8"]
 PARQUET = ["pyarrow>=15"]
 EXPLORE = ["scikit-learn>=1.4"]
 TEST = [
@@ -67,6 +68,7 @@ setup(
         "langchain": LANGCHAIN,
         "llama-index": LLAMA_INDEX,
         "llm": LLM,
+        "openai": OPENAI,
         "parquet": PARQUET,
         "sentence-transformers": SENTENCE_TRANSFORMERS,
         "test": TEST,
@@ -76,6 +78,7 @@ setup(
             *LANGCHAIN,
             *LLAMA_INDEX,
             *LLM,
+            *OPENAI,
             *PARQUET,
             *EXPLORE,
             "build>=1.2",
