@@ -10,6 +10,7 @@ import pytest
 from datasette_embed.errors import EmbedError
 from datasette_embed.job_records import JobStatus
 from datasette_embed.providers.openai import OpenAIModel
+from datasette_embed.sources import SourceSpec
 from tests.embedding_server import EmbeddingServer, Fault
 from tests.storage import expected, make_docs, query, run_job, stored
 
@@ -52,8 +53,6 @@ def test_job_bad_item_in_a_good_batch_recorded_the_rest_embedded(db, server):
     make_docs(db, with_long, "texts")
     server.max_tokens = 5
     model = make(server)
-    from datasette_embed.sources import SourceSpec
-
     outcome = run_job(db, model, spec=SourceSpec(table="texts", columns=("body",)), name="texts")
     assert (outcome.status, outcome.counts.failed) == (JobStatus.FINISHED, 1)
     assert stored(db, "texts") == expected(ROWS)
@@ -150,3 +149,18 @@ def test_job_other_dimensions_than_before_fails(db, server):
     assert status == "failed"
     assert "8 and 5 dimensions" in reason
     assert {len(blob) for blob in stored(db).values()} == {8 * 4}
+
+
+def test_job_text_longer_than_the_model_reads_cut_and_said(db, server):
+    """A vector that does not speak for the whole text is marked in the file."""
+    long = "word " * 100
+    make_docs(db, [(1, "short"), (2, long)], "texts")
+    model = make(server)
+    model.max_tokens = 20
+    outcome = run_job(db, model, spec=SourceSpec(table="texts", columns=("body",)), name="texts")
+    assert outcome.status is JobStatus.FINISHED
+    sent = max(server.texts, key=len)
+    assert long.startswith(sent)
+    assert len(sent) == 40
+    sql = "select entry_id, warning, tokens from _embed_warnings"
+    assert query(db, sql) == [("2", "truncated", 125)]
