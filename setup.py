@@ -61,7 +61,8 @@ setup(
         "numkong>=7.4.5; sys_platform != 'emscripten'",
         "onnxruntime>=1.20; sys_platform != 'emscripten'",
         "tokenizers>=0.20; sys_platform != 'emscripten'",
-        "openai>=1.40",
+        # Earlier ones write the key into their log.
+        "openai>=1.55.3",
     ],
     extras_require={
         "explore": EXPLORE,

@@ -200,3 +200,21 @@ def test_models_damaged_aliases_said_and_left_alone(counting_model, llm_folder):
     assert "CountingModel: counting (aliases: count)" in said.stdout
     assert f"aliases.json is unavailable: {path}: cannot be read as JSON" in said.stderr
     assert "cannot be read as JSON" in refused("models", "alias", "m", "count", files=[path])
+
+
+def test_register_by_the_name_of_a_preset_and_remove():
+    """A model of a server that speaks OpenAI's protocol needs only its two names."""
+    said = embed("models", "register", "ollama", "nomic-embed-text", "-a", "nomic")
+    assert said.stderr.startswith("Registered ollama/nomic-embed-text in ")
+    forget_registries()
+    listed = embed("models", "list", "-q", "nomic").stdout
+    assert listed == "OpenAIModel: ollama/nomic-embed-text (aliases: nomic)\n"
+    assert "Removed ollama/nomic-embed-text" in embed("models", "remove", "nomic").stderr
+
+
+def test_register_openais_own_model_is_there_already():
+    """What every registry has need not be registered, and no alias of it is taken."""
+    error = refused("models", "register", "openai", "text-embedding-3-small")
+    assert error == "text-embedding-3-small is there already, without registering"
+    error = refused("models", "register", "ollama", "other", "-a", "3-small")
+    assert error == "The name '3-small' belongs to text-embedding-3-small"
