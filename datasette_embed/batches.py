@@ -1,7 +1,7 @@
 """Texts to vectors, a batch at a time: order, retries, and the one text that fails.
 
-Layer 7: imports ``errors``, ``missing``, ``model_calls``, ``models``, ``redaction`` and
-``vectors``. Knows no connection and writes nothing; that is ``jobs``.
+Layer 7: imports ``errors``, ``missing``, ``model_calls``, ``models``, ``redaction``, ``threads``
+and ``vectors``. Knows no connection and writes nothing; that is ``jobs``.
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from itertools import count
+from queue import Empty, SimpleQueue
+from time import monotonic
 
 from . import vectors
 from .errors import (
+    CallRefusedError,
     DimensionMismatchError,
     EmbedError,
     InvalidVectorError,
@@ -20,11 +25,13 @@ from .errors import (
     MissingKeyError,
     ModelNotAllowedError,
     ProviderError,
+    QuotaExceededError,
 )
 from .missing import MissingContent
 from .model_calls import embed_items
-from .models import Batch, EmbeddingModel, Item, Kind
+from .models import Batch, EmbeddingModel, Kind
 from .redaction import redacted
+from .threads import start_thread
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +42,14 @@ LONGEST_BACKOFF_SECONDS = 60.0
 #: A provider that asks for more patience than this pauses the run instead.
 LONGEST_WAIT_SECONDS = 600.0
 WAIT_STEP_SECONDS = 20.0
+#: How soon a run that waits for its calls sees that it is to pause.
+PAUSE_STEP_SECONDS = 0.5
 #: Most different things said by a failing model that one run writes into the log.
 MOST_LOGGED = 20
 
 # Errors that no other item and no later attempt of this run can escape.
 _FATAL = (
+    CallRefusedError,
     DimensionMismatchError,
     MissingDependencyError,
     MissingKeyError,
@@ -55,12 +65,34 @@ class Stopped(Paused):
     """Raised inside a run because its ``pause`` was set, or the file asks for its end."""
 
 
+class _Call:
+    """A batch that waits for its call, and how often it was tried in vain."""
+
+    def __init__(self, items: list[MissingContent], attempt: int = 0) -> None:
+        self.items = items
+        self.attempt = attempt
+
+    def halves(self) -> list[_Call]:
+        """Return it cut in two, the second half first: the last of a list is called next."""
+        middle = len(self.items) // 2
+        return [_Call(self.items[middle:]), _Call(self.items[:middle])]
+
+
+#: What became of an item: its blob, or why it has none.
+Outcome = tuple[MissingContent, bytes | EmbedError]
+#: A call that has ended: what was asked, and the answer or what was raised.
+_Ended = tuple[_Call, Batch | BaseException]
+
+
 class BatchEmbedder:
-    """Embeds the batches of one run.
+    """Embeds the batches of one run, as many at once as the model takes.
+
+    All but the calls themselves happens in the caller's thread; for a model that takes one
+    call at a time those do too.
 
     Args:
         model: the collection's model.
-        pause: ends a wait for the next attempt when it is set.
+        pause: ends the run, and a wait for the next attempt, when it is set.
         on_wait: called every now and then while it waits, to say that the run is alive.
         dimensions: what every vector must have; None until the first batch has shown it.
         key: the API key to call the model with; None for the model's own way to find one.
@@ -85,50 +117,169 @@ class BatchEmbedder:
         self._model = model
         self._pause = pause
         self._logged: set[str] = set()
+        self._ready: list[_Call] = []
+        self._delayed: list[tuple[float, int, _Call]] = []  # a heap, by when it is time
+        self._numbers = count()
+        self._held_until = 0.0
+        self._in_flight = 0
+        self._ended: SimpleQueue[_Ended] = SimpleQueue()
+        self._error: BaseException | None = None
+        self._shown_at = monotonic()
 
-    def embed(
-        self, batch: list[MissingContent]
-    ) -> Iterator[tuple[MissingContent, bytes | EmbedError]]:
-        """Yield each item with its blob or its error; a batch that fails is cut in two.
+    def stop(self, error: BaseException) -> None:
+        """Begin no further call; ``embed_all`` raises the error when those begun have ended."""
+        self._error = self._error or error
+
+    def embed_all(self, batches: Iterator[list[MissingContent]]) -> Iterator[list[Outcome]]:
+        """Yield the outcomes of each call, in the order in which calls end.
+
+        A batch that fails is cut in two until the item that fails stands alone.
+
+        Args:
+            batches: asked for the next one when there is room for another call.
 
         Raises:
-            Paused: the model kept failing, or the pause was set while waiting for it.
+            Paused: the model kept failing, or the pause was set.
             EmbedError: one that every other item would meet too.
+            BaseException: what ``batches`` raised, or was given to ``stop``. In any case what
+                was called for until then is yielded first.
         """
-        try:
-            answer = self._embed_with_retries([item.content for item in batch])
-        except _FATAL:
-            raise
-        except (ProviderError, InvalidVectorError) as error:
-            if len(batch) == 1:
-                self._log_detail(error)
-                yield batch[0], error
+        while True:
+            if self._pause.is_set():
+                self.stop(Stopped())
+            if self._error is None and self._has_room():
+                call = self._next_call(batches)
+                if call is not None:
+                    self._begin(call)
+                    continue
+            if self._in_flight:
+                ended = self._wait_for_call()
+                if ended is not None:
+                    self._in_flight -= 1
+                    if outcomes := self._outcomes(*ended):
+                        yield outcomes
+            elif self._error is not None:
+                raise self._error
+            elif self._delayed:
+                self._wait_for_delayed()
+            else:
                 return
-            middle = len(batch) // 2
-            yield from self.embed(batch[:middle])
-            yield from self.embed(batch[middle:])
-            return
-        for item, vector in zip(batch, answer.vectors, strict=True):
-            yield item, vectors.encode(vector)
 
-    def _embed_with_retries(self, contents: list[Item]) -> Batch:
-        for attempt in range(RETRIES + 1):
-            try:
-                answer = embed_items(self._model, contents, Kind.DOCUMENT, key=self._key)
-            except ProviderError as error:
-                if not error.retryable:
-                    raise
-                if attempt == RETRIES:
-                    self._log_detail(error)
-                    raise Paused(f"the model kept failing: {first_line(error)}") from error
-                # Full jitter, so that many waiting clients do not come back together.
-                backoff = random.uniform(0, min(LONGEST_BACKOFF_SECONDS, 2.0**attempt))
-                self._wait(error.retry_after_seconds or backoff)
-                continue
+    def _has_room(self) -> bool:
+        return self._in_flight < self._model.concurrency
+
+    def _next_call(self, batches: Iterator[list[MissingContent]]) -> _Call | None:
+        """Return what to call the model with now, or None if that has to wait."""
+        now = monotonic()
+        if now < self._held_until:
+            return None
+        if self._delayed and self._delayed[0][0] <= now:
+            return heappop(self._delayed)[2]
+        if self._ready:
+            return self._ready.pop()
+        # While a service is down, only so much is put off: what was read is kept in memory.
+        if len(self._delayed) > (self._model.concurrency if self._model.concurrency > 1 else 0):
+            return None
+        try:
+            batch = next(batches, None)
+        except Exception as error:
+            self.stop(error)
+            return None
+        # To read it may have been what made the run end.
+        return None if batch is None or self._error is not None else _Call(batch)
+
+    def _begin(self, call: _Call) -> None:
+        self._in_flight += 1
+        if self._model.concurrency > 1:
+            start_thread(self._call, call, name="embed-request")
+        else:
+            self._call(call)
+
+    def _call(self, call: _Call) -> None:
+        """Call the model, wherever this runs, and hand over what came of it."""
+        contents = [item.content for item in call.items]
+        try:
+            answer = embed_items(self._model, contents, Kind.DOCUMENT, key=self._key, retries=True)
+        except BaseException as error:  # raised again where the outcomes are looked at
+            self._ended.put((call, error))
+        else:
+            self._ended.put((call, answer))
+
+    def _wait_for_call(self) -> _Ended | None:
+        """Return a call that has ended; None if it is time to look at something else."""
+        seconds = PAUSE_STEP_SECONDS
+        if self._delayed and self._has_room() and self._error is None:
+            due = max(self._delayed[0][0], self._held_until) - monotonic()
+            seconds = min(seconds, max(0.0, due))
+        try:
+            return self._ended.get(timeout=seconds)
+        except Empty:
+            self._show_life()
+            return None
+
+    def _outcomes(self, call: _Call, answer: Batch | BaseException) -> list[Outcome]:
+        """Return what came of a call; none where it is tried again, or ends the run."""
+        try:
+            if isinstance(answer, BaseException):
+                raise answer
             self.tokens += answer.tokens or 0
             self._check_dimensions(answer.vectors.shape[1])
-            return answer
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        except _FATAL as error:
+            self.stop(error)
+        except QuotaExceededError as error:
+            self._log_detail(error)
+            self.stop(Paused(first_line(error)))
+        except (ProviderError, InvalidVectorError) as error:
+            if isinstance(error, ProviderError) and error.retryable:
+                self._try_again(call, error)
+            elif len(call.items) == 1:
+                self._log_detail(error)
+                return [(call.items[0], error)]
+            else:
+                self._ready += call.halves()
+        except Exception as error:
+            self.stop(error)
+        else:
+            blobs = map(vectors.encode, answer.vectors)
+            return list(zip(call.items, blobs, strict=True))
+        return []
+
+    def _try_again(self, call: _Call, error: ProviderError) -> None:
+        """Put a call off, or end the run if it was tried often enough."""
+        if call.attempt == RETRIES:
+            self._log_detail(error)
+            self.stop(Paused(f"the model kept failing: {first_line(error)}"))
+            return
+        # Full jitter, so that many waiting clients do not come back together.
+        seconds = random.uniform(0, min(LONGEST_BACKOFF_SECONDS, 2.0**call.attempt))
+        if error.retry_after_seconds:
+            seconds = error.retry_after_seconds
+            if seconds > LONGEST_WAIT_SECONDS:
+                self.stop(Paused(f"the model asks to be left alone for {seconds:.0f} seconds"))
+                return
+            # It is not this batch that is too much, but all of them together.
+            self._held_until = max(self._held_until, monotonic() + seconds)
+        call.attempt += 1
+        heappush(self._delayed, (monotonic() + seconds, next(self._numbers), call))
+
+    def _wait_for_delayed(self) -> None:
+        """Wait until the next delayed call is due, in steps that show that the run is alive."""
+        due, _, call = heappop(self._delayed)
+        seconds = max(due, self._held_until) - monotonic()
+        while seconds > 0 and self._error is None:
+            if self._pause.wait(min(seconds, WAIT_STEP_SECONDS)):
+                self.stop(Stopped())
+                return
+            seconds -= WAIT_STEP_SECONDS
+            self._on_wait()
+        self._held_until = 0.0
+        self._ready.append(call)
+
+    def _show_life(self) -> None:
+        """Say every now and then that the run is alive, and look at what it is asked."""
+        if monotonic() - self._shown_at >= WAIT_STEP_SECONDS:
+            self._shown_at = monotonic()
+            self._on_wait()
 
     def _log_detail(self, error: EmbedError) -> None:
         """Log what is not kept in the file; the same once, and not without end."""
@@ -136,21 +287,6 @@ class BatchEmbedder:
         if detail != str(error) and detail not in self._logged and len(self._logged) < MOST_LOGGED:
             self._logged.add(detail)
             logger.error("%s", detail)
-
-    def _wait(self, seconds: float) -> None:
-        """Wait, in steps that let the run show it is alive.
-
-        Raises:
-            Stopped: the pause was set.
-            Paused: the wait would be longer than anybody expects.
-        """
-        if seconds > LONGEST_WAIT_SECONDS:
-            raise Paused(f"the model asks to be left alone for {seconds:.0f} seconds")
-        while seconds > 0:
-            if self._pause.wait(min(seconds, WAIT_STEP_SECONDS)):
-                raise Stopped
-            seconds -= WAIT_STEP_SECONDS
-            self._on_wait()
 
     def _check_dimensions(self, dimensions: int) -> None:
         if self.dimensions is None:

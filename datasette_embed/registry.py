@@ -194,7 +194,7 @@ def _check_signature(model: Any) -> None:
 
 def _check_attributes(model: EmbeddingModel) -> None:
     """Refuse attributes that would fail later and far away."""
-    for name in ("dimensions", "batch_size", "max_tokens"):
+    for name in ("dimensions", "batch_size", "max_tokens", "max_batch_tokens", "concurrency"):
         value = getattr(model, name)
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ModelRegistrationError(
