@@ -1,7 +1,7 @@
 """EmbeddingModel: the contract between a model and everything that embeds.
 
-Layer 2: imports ``errors``, ``keys``, ``redaction`` and ``vectors``. A provider subclasses
-``EmbeddingModel`` and writes ``embed_batch``; the rest of the package calls
+Layer 2: imports ``batch_sizes``, ``errors``, ``keys``, ``redaction`` and ``vectors``. A provider
+subclasses ``EmbeddingModel`` and writes ``embed_batch``; the rest of the package calls
 ``embed_checked``, which refuses at the door what a model must never hand over. No concrete
 model belongs here.
 """
@@ -20,6 +20,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .batch_sizes import cut_by_tokens
 from .errors import (
     EmbedError,
     InvalidVectorError,
@@ -227,7 +228,8 @@ class EmbeddingModel(ABC):
         kind: Kind | str = Kind.DOCUMENT,
         key: str | None = None,
     ) -> Iterator[list[float]]:
-        """Yield a vector per item, calling the model once per ``batch_size`` items.
+        """Yield a vector per item, calling the model once per ``batch_size`` items, or more
+        often where these are more tokens than ``max_batch_tokens``.
 
         Raises:
             ValueError: ``batch_size`` is below 1.
@@ -238,9 +240,23 @@ class EmbeddingModel(ABC):
         if self.batch_size is not None:
             size = min(size, self.batch_size)
         remaining = iter(items)
-        while batch := list(islice(remaining, size)):
-            for vector in self.embed_checked(batch, kind=kind, key=key).vectors:
-                yield [float(number) for number in vector]
+        while window := list(islice(remaining, size)):
+            for batch in self.cut_into_calls(window, size):
+                for vector in self.embed_checked(batch, kind=kind, key=key).vectors:
+                    yield [float(number) for number in vector]
+
+    def cut_into_calls(self, items: Sequence[Item], most_items: int) -> Iterator[list[Item]]:
+        """Yield the items in batches of at most ``most_items`` and ``max_batch_tokens``.
+
+        Texts are measured only where the model limits the tokens of a call.
+        """
+        limit = self.max_batch_tokens
+        lengths = (
+            self.count_tokens(item) if limit is not None and isinstance(item, str) else 0
+            for item in items
+        )
+        for positions in cut_by_tokens(lengths, most_items, limit):
+            yield list(items[positions.start : positions.stop])
 
     def embed_checked(
         self, items: list[Item], *, kind: Kind | str = Kind.DOCUMENT, key: str | None = None

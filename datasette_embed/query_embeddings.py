@@ -18,6 +18,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 from time import monotonic
 
 from .errors import BusyError, EmbedError, EmbedTimeoutError, UnreadableTextError
@@ -181,12 +182,13 @@ class QueryEmbeddings:
             for _ in missing:
                 spend()
         size = min(BATCH_ITEMS, model.batch_size or BATCH_ITEMS)
-        for start in range(0, len(missing), size):
-            batch = missing[start : start + size]
-            computed = _in_time(model, [cache_key[3] for cache_key in batch], kind, key, limits)
-            blobs.update(zip(batch, computed, strict=True))
+        remaining = iter(missing)
+        for batch in model.cut_into_calls([cache_key[3] for cache_key in missing], size):
+            found = _in_time(model, batch, kind, key, limits)
+            computed = dict(zip(islice(remaining, len(batch)), found, strict=True))
+            blobs.update(computed)
             with self._lock:
-                for cache_key, new_blob in zip(batch, computed, strict=True):
+                for cache_key, new_blob in computed.items():
                     self._keep(cache_key, new_blob)
         return [blob for cache_key in keys if (blob := blobs[cache_key]) is not None]
 

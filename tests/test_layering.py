@@ -20,6 +20,7 @@ LAYERS = {
     "presets": 0,
     "redaction": 0,
     "rollbacks": 0,
+    "batch_sizes": 1,
     "compat": 1,
     "database": 1,
     "entry_id_parts": 1,

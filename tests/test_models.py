@@ -313,3 +313,12 @@ def test_reading_a_fifth_unknown_warned_of_all_unknown_refused(
 def test_is_blank_shows_nothing(text, expected):
     """White space, control and format characters."""
     assert is_blank(text) is expected
+
+
+def test_embed_multi_tokens_of_a_call_limited_smaller_batches():
+    """Both limits of a call hold; a text too long for any call has one of its own."""
+    model = CountingModel(batch_size=3)
+    model.max_batch_tokens = 10
+    texts = ["two words", "two words", "a b c d e f g h i j k", "x", "y", "z", "x y"]
+    assert len(list(model.embed_multi(iter(texts)))) == len(texts)
+    assert [len(call) for call in model.calls] == [2, 1, 3, 1]

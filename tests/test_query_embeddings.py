@@ -23,6 +23,7 @@ from datasette_embed.errors import (
 from datasette_embed.models import Kind
 from datasette_embed.providers.adapted import AdaptedModel
 from datasette_embed.query_embeddings import Limits, QueryEmbeddings
+from datasette_embed.vectors import encode
 from tests.fakes import CountingModel, FakeClock, LlmStyleModel, vector_of
 
 SOON = Limits(timeout_seconds=0.01, concurrent=2)
@@ -483,3 +484,13 @@ def test_embed_many_no_answer_in_time(queries, gated):
     with pytest.raises(EmbedTimeoutError, match="no answer within 0.01 seconds"):
         queries.embed_many(gated, ["a", "b"], limits=SOON)
     wait_until(lambda: gated.calls == [["a"]])
+
+
+def test_embed_many_tokens_of_a_call_limited_smaller_batches():
+    """A model that limits the tokens of a call gets as many texts as fit, in order."""
+    model = CountingModel()
+    model.max_batch_tokens = 8  # of which each text has four
+    texts = [f"two {number}" for number in range(5)]
+    blobs = QueryEmbeddings().embed_many(model, texts)
+    assert model.batch_sizes == [2, 2, 1]
+    assert blobs == [encode(vector_of(text, Kind.QUERY)) for text in texts]
