@@ -1,7 +1,8 @@
 """Texts to vectors, a batch at a time: order, retries, and the one text that fails.
 
-Layer 7: imports ``errors``, ``missing``, ``model_calls``, ``models``, ``redaction``, ``threads``
-and ``vectors``. Knows no connection and writes nothing; that is ``jobs``.
+Layer 7: imports ``batch_sizes``, ``errors``, ``missing``, ``model_calls``, ``models``,
+``redaction``, ``threads`` and ``vectors``. Knows no connection and writes nothing; that is
+``jobs``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 
 from . import vectors
+from .batch_sizes import cut_by_tokens
 from .errors import (
     CallRefusedError,
     DimensionMismatchError,
@@ -300,18 +302,22 @@ def cut_into_batches(
 ) -> Iterator[list[MissingContent]]:
     """Cut a window into batches of texts of like length, which pad each other least.
 
-    The batches come in a shuffled order: short ones first would promise an end that the
-    long ones then put off. What has failed before comes last, by itself.
+    A batch is one call of the model, within its limits of items and of tokens. The batches
+    come in a shuffled order: short ones first would promise an end that the long ones then
+    put off. What has failed before comes last, by itself.
     """
     size = batch_size or BATCH_ITEMS
     size = min(size, model.batch_size or size)
     for again in (False, True):
         group = [item for item in missing if item.has_failed_before is again]
         group.sort(key=lambda item: item.reading.tokens)
-        starts = list(range(0, len(group), size))
-        random.Random(0).shuffle(starts)
-        for start in starts:
-            yield group[start : start + size]
+        lengths = (
+            min(item.reading.tokens, model.max_tokens or item.reading.tokens) for item in group
+        )
+        batches = list(cut_by_tokens(lengths, size, model.max_batch_tokens))
+        random.Random(0).shuffle(batches)
+        for batch in batches:
+            yield group[batch.start : batch.stop]
 
 
 def first_line(error: BaseException) -> str:

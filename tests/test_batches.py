@@ -217,3 +217,17 @@ def test_run_interrupted_while_calls_are_under_way_paused_and_raised(db):
         run_job(db, model, report=interrupt)
     assert query(db, "select status, reason from _embed_jobs") == [("paused", "interrupted")]
     model.release.set()
+
+
+def test_run_calls_hold_the_limit_of_tokens(tmp_path):
+    """A request of a service may have only so many tokens, whatever the number of texts."""
+    rows = [(n, "word " * (n % 7 + 1)) for n in range(30)]
+    rows = [(n, f"{text}{n}") for n, text in rows]
+    path = make_docs(tmp_path / "a.db", rows)
+    model = ServiceModel(batch_size=20)
+    model.max_batch_tokens = 25
+    assert run_job(path, model).status is JobStatus.FINISHED
+    assert stored(path) == expected(rows)
+    tokens = [sum(len(text.split()) + 2 for text in call) for call in model.calls]
+    assert max(tokens) <= 25
+    assert len(tokens) < 15
