@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from itertools import count
@@ -39,7 +40,9 @@ logger = logging.getLogger(__name__)
 
 #: Items of one model call and one transaction; also what a kill can cost.
 BATCH_ITEMS = 64
-RETRIES = 5
+RETRIES = 7
+#: Most of the first wait between two attempts, which doubles with each.
+FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 60.0
 #: A provider that asks for more patience than this pauses the run instead.
 LONGEST_WAIT_SECONDS = 600.0
@@ -146,20 +149,25 @@ class BatchEmbedder:
             BaseException: what ``batches`` raised, or was given to ``stop``. In any case what
                 was called for until then is yielded first.
         """
+        outcomes: deque[list[Outcome]] = deque()
         while True:
             if self._pause.is_set():
                 self.stop(Stopped())
-            if self._error is None and self._has_room():
+            # The next call begins before what the last one brought is written, where it takes
+            # no time from the caller's thread.
+            if self._has_room() and (self._model.concurrency > 1 or not outcomes):
                 call = self._next_call(batches)
                 if call is not None:
                     self._begin(call)
                     continue
-            if self._in_flight:
+            if outcomes:
+                yield outcomes.popleft()
+            elif self._in_flight:
                 ended = self._wait_for_call()
                 if ended is not None:
                     self._in_flight -= 1
-                    if outcomes := self._outcomes(*ended):
-                        yield outcomes
+                    if found := self._outcomes(*ended):
+                        outcomes.append(found)
             elif self._error is not None:
                 raise self._error
             elif self._delayed:
@@ -168,7 +176,7 @@ class BatchEmbedder:
                 return
 
     def _has_room(self) -> bool:
-        return self._in_flight < self._model.concurrency
+        return self._error is None and self._in_flight < self._model.concurrency
 
     def _next_call(self, batches: Iterator[list[MissingContent]]) -> _Call | None:
         """Return what to call the model with now, or None if that has to wait."""
@@ -210,7 +218,7 @@ class BatchEmbedder:
     def _wait_for_call(self) -> _Ended | None:
         """Return a call that has ended; None if it is time to look at something else."""
         seconds = PAUSE_STEP_SECONDS
-        if self._delayed and self._has_room() and self._error is None:
+        if self._delayed and self._has_room():
             due = max(self._delayed[0][0], self._held_until) - monotonic()
             seconds = min(seconds, max(0.0, due))
         try:
@@ -253,7 +261,8 @@ class BatchEmbedder:
             self.stop(Paused(f"the model kept failing: {first_line(error)}"))
             return
         # Full jitter, so that many waiting clients do not come back together.
-        seconds = random.uniform(0, min(LONGEST_BACKOFF_SECONDS, 2.0**call.attempt))
+        most = FIRST_BACKOFF_SECONDS * 2.0**call.attempt
+        seconds = random.uniform(0, min(LONGEST_BACKOFF_SECONDS, most))
         if error.retry_after_seconds:
             seconds = error.retry_after_seconds
             if seconds > LONGEST_WAIT_SECONDS:
