@@ -235,9 +235,10 @@ def _class_name(of: type) -> str:
 
 
 def build_registry(settings: Settings) -> Registry:
-    """Return a registry of the bundled model, plugins' models and registered ones.
+    """Return a registry of the bundled model, plugins' models, registered ones and OpenAI's.
 
-    The aliases that LLM's user has set come last: they take no name from anybody.
+    OpenAI's models come after them and the aliases that LLM's user has set come last: they
+    take no name from anybody.
     A source that fails is logged and listed in ``unavailable``; the others work.
     """
     registry = Registry()
@@ -257,6 +258,7 @@ def build_registry(settings: Settings) -> Registry:
             registry.unavailable[found.name] = found.reason or ""
     for entry in settings.models:
         _add_entry(registry, entry)
+    _add_openai(registry)
     try:
         registry.add_user_aliases(read_aliases())
     except EmbedError as error:
@@ -283,6 +285,18 @@ def _add_bundled(registry: Registry) -> None:
     registry.register(model, aliases)
     if importlib.util.find_spec("onnxruntime") is None:
         registry.unavailable[model.model_id] = str(MissingDependencyError("onnxruntime", ""))
+
+
+def _add_openai(registry: Registry) -> None:
+    """Add OpenAI's models, but those whose id is taken, under those aliases that are free."""
+    from .providers.openai import openai_models
+
+    for model, aliases in openai_models():
+        if registry.find(model.model_id) is not None:
+            continue
+        registry.register(model, [alias for alias in aliases if registry.find(alias) is None])
+        if missing := missing_package(model):
+            registry.unavailable.setdefault(model.model_id, str(missing))
 
 
 def _add_from_plugins(registry: Registry) -> None:
