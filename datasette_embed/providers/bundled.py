@@ -1,7 +1,7 @@
 """BundledModel: all-MiniLM-L6-v2, inside the package, run by onnxruntime.
 
-Layer 3: imports ``errors``, ``models`` and ``token_runs``. onnxruntime, tokenizers and numpy are imported
-when the model is first used. The graph in ``minilm/model.onnx`` is built by
+Layer 3: imports ``errors``, ``models`` and ``token_runs``. onnxruntime, tokenizers
+and numpy are imported when the model is first used. The graph in ``minilm/model.onnx`` is built by
 ``scripts/build_bundled_model.py``; it takes token ids of texts of one length and returns
 normalised vectors. Models from other files do not belong here.
 """
