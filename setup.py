@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 SENTENCE_TRANSFORMERS = ["sentence-transformers>=5.0"]
+ONNX_EXPORT = [*SENTENCE_TRANSFORMERS, "onnx>=1.17", "onnxscript>=0.5"]
 LANGCHAIN = ["langchain-core>=0.3"]
 LLAMA_INDEX = ["llama-index-core>=0.12"]
 LLM = ["llm>=0.19"]
@@ -67,12 +68,13 @@ setup(
         "langchain": LANGCHAIN,
         "llama-index": LLAMA_INDEX,
         "llm": LLM,
+        "onnx-export": ONNX_EXPORT,
         "parquet": PARQUET,
         "sentence-transformers": SENTENCE_TRANSFORMERS,
         "test": TEST,
         "test-all": [
             *TEST,
-            *SENTENCE_TRANSFORMERS,
+            *ONNX_EXPORT,
             *LANGCHAIN,
             *LLAMA_INDEX,
             *LLM,
@@ -80,7 +82,6 @@ setup(
             *EXPLORE,
             "build>=1.2",
             "mypy>=1.11",
-            "onnx>=1.17",
             "playwright>=1.49",
             "ruff>=0.6",
         ],

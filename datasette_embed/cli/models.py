@@ -1,4 +1,4 @@
-"""``models``: list, default, alias, register, remove.
+"""``models``: list, default, alias, register, remove, export-onnx.
 
 Layer 11: the words around ``registry``, ``model_names``, ``llm_files`` and ``models_file``.
 """
@@ -22,12 +22,16 @@ from ..models_file import add_model_entry, read_models_file, remove_model_entry
 from ..providers.adapted import AdaptedModel
 from ..registry import RegisteredModel, Registry, get_registry
 from .arguments import as_json
+from .export_onnx import export_onnx_command
 from .output import print_json, print_line, say
 
 
 @click.group(cls=DefaultGroup, default="list", default_if_no_args=True)
 def models() -> None:
     """The embedding models that can be called here."""
+
+
+models.add_command(export_onnx_command)
 
 
 @models.command("list")
