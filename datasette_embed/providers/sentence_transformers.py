@@ -188,8 +188,9 @@ class SentenceTransformersModel(EmbeddingModel):
         if texts:
             if not self.supports_text:
                 raise CallRefusedError(self.model_id, "embeds images only, not text")
-            # A model of images would open a text that looks like the path or the address of one.
-            wrap = self.supports_binary and hasattr(self._loaded, "modalities")
+            # A model of images would open a text that looks like the path or the address of one,
+            # whoever has sent it.
+            wrap = list(getattr(self._loaded, "modalities", ("text",))) != ["text"]
             readable = [_readable(str(items[n])) for n in texts]
             yield texts, [{"text": text} for text in readable] if wrap else readable
         if blobs:
