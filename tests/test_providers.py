@@ -14,6 +14,7 @@ from datasette_embed.providers.bundled import bundled_model
 from tests.contracts import EmbeddingModelContract
 from tests.fakes import CountingModel, LlmStyleModel, vector_of
 
+
 class TestCountingModel(EmbeddingModelContract):
     """The fake that other tests rely on is a model itself."""
 
