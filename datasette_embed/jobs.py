@@ -387,8 +387,9 @@ class JobRun:
 
     def _write_dimensions(self) -> None:
         if self.collection.dimensions is None and self._embedder.dimensions is not None:
-            self._store.set_dimensions(self.collection.id, self._embedder.dimensions)
-            self.collection = replace(self.collection, dimensions=self._embedder.dimensions)
+            dimensions, metric = self._embedder.dimensions, self.model.metric
+            self._store.set_space(self.collection.id, dimensions, metric)
+            self.collection = replace(self.collection, dimensions=dimensions, metric=metric)
 
     def _write(self, item: MissingContent, blob: bytes) -> None:
         entries = item.new_entries(blob, self.model, store=self.collection.store)
