@@ -49,6 +49,7 @@ LAYERS = {
     "job_rows": 3,
     "llm_files": 3,
     "model_calls": 3,
+    "model_checks": 4,
     "models_file": 4,
     "providers": 3,
     "records": 3,
