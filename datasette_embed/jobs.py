@@ -116,7 +116,6 @@ class JobRun:
         self._batch_size = batch_size
         self._known = KnownVectors(self._store, collection.id)
         self._key = key
-        self._embedder = self._new_embedder()
         self.reason: str | None = None
         self.pause_status = JobStatus.PAUSED
         self.states: tuple[JobStatus, ...] = UNFINISHED
@@ -145,14 +144,12 @@ class JobRun:
                 self.collection = self._store.get_collection(self.collection.name)
         self._claim = claim
         self._known_failures = self._failures.known_failures(self.collection.id)
-        self._embedder = self._new_embedder()  # the pause may be another by now
-        with Heartbeat(self.path, claim, self.on_lost):
-            return self._run_claimed(claim)
-
-    def _new_embedder(self) -> BatchEmbedder:
-        return BatchEmbedder(
+        # Here, for whoever made this run may have given it another pause since.
+        self._embedder = BatchEmbedder(
             self.model, self.pause, self.collection.dimensions, self._show_life, key=self._key
         )
+        with Heartbeat(self.path, claim, self.on_lost):
+            return self._run_claimed(claim)
 
     def _run_claimed(self, claim: Claim) -> JobStatus:
         try:
