@@ -9,6 +9,7 @@ ONNX_EXPORT = [*SENTENCE_TRANSFORMERS, "onnx>=1.17", "onnxscript>=0.5"]
 LANGCHAIN = ["langchain-core>=0.3"]
 LLAMA_INDEX = ["llama-index-core>=0.12"]
 LLM = ["llm>=0.19"]
+OPENAI = ["tiktoken>=0.8"]
 PARQUET = ["pyarrow>=15"]
 EXPLORE = ["scikit-learn>=1.4"]
 TEST = [
@@ -69,6 +70,7 @@ setup(
         "llama-index": LLAMA_INDEX,
         "llm": LLM,
         "onnx-export": ONNX_EXPORT,
+        "openai": OPENAI,
         "parquet": PARQUET,
         "sentence-transformers": SENTENCE_TRANSFORMERS,
         "test": TEST,
@@ -78,6 +80,7 @@ setup(
             *LANGCHAIN,
             *LLAMA_INDEX,
             *LLM,
+            *OPENAI,
             *PARQUET,
             *EXPLORE,
             "build>=1.2",

@@ -153,7 +153,10 @@ class EmbeddingServer:
             return Fault(status=500) if self._random.random() < self.failure_rate else None
 
     def end(self, tokens: int | None) -> None:
-        """Count what an answer cost; None for one that was none."""
+        """Count a request as over, with what its answer costs; None for one that is none.
+
+        Before the answer is sent: whoever has it may look at the numbers.
+        """
         with self._lock:
             self._under_way -= 1
             self.failed += tokens is None
@@ -201,19 +204,17 @@ class _Handler(BaseHTTPRequestHandler):
         fault = owner.begin(request)
         if owner.latency_seconds:
             time.sleep(owner.latency_seconds)
-        tokens: int | None = None
-        try:
-            fault = fault or owner.refusal(request)
-            if fault is None:
-                tokens = sum(map(tokens_of, request.texts))
-                self._send(200, self._answer(request, tokens))
-            else:
-                self._fail(fault, request)
-        finally:
-            owner.end(tokens)
+        fault = fault or owner.refusal(request)
+        tokens = sum(map(tokens_of, request.texts)) if fault is None else None
+        owner.end(tokens)
+        if fault is None:
+            self._send(200, self._answer(request, tokens or 0))
+        else:
+            self._fail(fault, request)
 
-    def _answer(self, request: Request, tokens: int, dimensions: int | None = None) -> bytes:
-        wanted = dimensions or request.body.get("dimensions") or self.server.owner.dimensions
+    def _answer(self, request: Request, tokens: int) -> bytes:
+        asked = request.body.get("dimensions") or request.body.get("output_dimension")
+        wanted = asked or self.server.owner.dimensions
         vectors = [vector_of(text, dimensions=wanted) for text in request.texts]
         is_base64 = request.body.get("encoding_format") == "base64"
         return _listed(enumerate(vectors), tokens, is_base64=is_base64)
@@ -247,7 +248,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         if is_gzip:
             self._head(200, {"content-encoding": "gzip"})
-            self.wfile.write(_bomb())
+            self.wfile.write(bomb())
             return
         self._head(200, {})
         chunk = b"[" * (1 << 16)
@@ -273,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @cache
-def _bomb() -> bytes:
+def bomb() -> bytes:
     """Return a body of a few kilobytes that unpacks to 64 MB."""
     return gzip.compress(b"[" * (64 << 20))
 

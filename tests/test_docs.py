@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import sqlite3
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -20,7 +24,11 @@ from itsdangerous import BadSignature
 import datasette_embed
 from datasette_embed.cli import embed
 from datasette_embed.job_rows import LEASE_VARIABLE
-from datasette_embed.settings import SETTINGS
+from datasette_embed.presets import PRESETS
+from datasette_embed.registry import build_registry
+from datasette_embed.settings import SETTINGS, parse_settings
+from tests import storage
+from tests.fakes import vector_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -175,11 +183,84 @@ def test_fidelity_in_the_readme_is_the_one_measured() -> None:
     assert f"{overlap[1]} of each ten nearest are the original's" in README
 
 
-def test_openai_is_installed_and_not_used_yet() -> None:
-    """The README says so; take the sentence out when a model uses it."""
-    assert '"openai' in (ROOT / "setup.py").read_text("utf-8")
-    modules = (ROOT / "datasette_embed").rglob("*.py")
-    assert not [path for path in modules if "import openai" in path.read_text("utf-8")]
+def test_every_preset_is_in_the_readme_with_its_key() -> None:
+    """The table of servers is that of the code."""
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| [^|]* \| (?:`(\w+)`)? *\| ", README, re.MULTILINE))
+    assert {name: rows.get(name) for name in PRESETS} == {
+        name: preset.key_env_var or "" for name, preset in PRESETS.items()
+    }
+    for preset in PRESETS.values():
+        if preset.key is None:
+            assert f"`{preset.base_url}`" in README
+
+
+class OwnProtocol(BaseHTTPRequestHandler):
+    """The imagined service of the README, which is busy at first and has one key."""
+
+    requests: list[dict[str, object]]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.requests.append({**body, "key": self.headers["x-key"]})
+        answers = {1: (429, {"error": "slow down"})}
+        texts = body["passages"]
+        good = (200, {"vectors": [vector_of(text) for text in texts], "spent": len(texts)})
+        status, answer = answers.get(len(self.requests), good)
+        if self.headers["x-key"] != "right-key":
+            status, answer = 401, {"error": "who are you?"}
+        self.send_response(status)
+        self.send_header("retry-after", "0")
+        self.end_headers()
+        self.wfile.write(json.dumps(answer).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing to stderr."""
+
+
+def test_service_of_its_own_protocol_works_as_the_readme_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under 80 lines, with its key, retries, errors, tokens and a whole job."""
+    (example,) = [block for block in blocks("python") if "class Service" in block]
+    assert len(example.splitlines()) < 80
+    names: dict[str, Any] = {}
+    exec(example, names)
+    monkeypatch.setenv("SERVICE_API_KEY", "right-key")
+    handler = type("Handler", (OwnProtocol,), {"requests": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        names["Service"].url = f"http://127.0.0.1:{server.server_port}/"
+        found: dict[str, Any] = {}
+        names["register_embedding_models"](lambda model, aliases: found.update(model=model))
+        rows = [(1, "a dog"), (2, "a cat")]
+        path = storage.make_docs(tmp_path / "docs.db", rows)
+        assert storage.run_job(path, found["model"]).counts.tokens == 2
+        assert storage.stored(path) == storage.expected(rows)
+        found["model"].embed("a dog", kind="query")
+        assert [request["purpose"] for request in handler.requests] == [
+            "document",
+            "document",
+            "query",
+        ]
+        with pytest.raises(datasette_embed.CallRefusedError, match="the key is not taken"):
+            found["model"].embed("a dog", key="wrong-key")
+        server.shutdown()
+
+
+def test_models_in_the_readmes_configuration_are_registered() -> None:
+    """Each example of ``models`` is what a site takes."""
+    found = set()
+    for block in blocks("yaml"):
+        config = yaml.safe_load(block).get("plugins", {}).get("datasette-embed", {})
+        if "models" in config:
+            registry = build_registry(parse_settings(config))
+            found |= {entry.model.model_id for entry in registry.list_models()}
+    assert {
+        "text-embedding-3-large-512",
+        "openai/our-model",
+        "ollama/nomic-embed-text",
+        "sentence-transformers/intfloat/multilingual-e5-small",
+    } <= found
 
 
 def test_environment_variable_in_the_readme_is_a_setting() -> None:

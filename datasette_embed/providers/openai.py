@@ -14,6 +14,7 @@ import hashlib
 import ipaddress
 import json
 import threading
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -143,10 +144,15 @@ class OpenAIModel(EmbeddingModel):
         self.batch_size = self.batch_size or preset.batch_size
         self.max_batch_tokens = self.max_batch_tokens or preset.max_batch_tokens
         self.needs_key, self.key_env_var = preset.key, preset.key_env_var
+        self._query_model = self.model
+        if preset.query_model and self.model.endswith(preset.query_model[0]):
+            end, other_end = preset.query_model
+            self._query_model = self.model.removesuffix(end) + other_end
         self.parameters = {
             Kind.QUERY: dict(preset.query_parameters),
             Kind.DOCUMENT: dict(preset.document_parameters),
         }
+        self._dimensions_parameter = preset.dimensions_parameter
 
     def _describe_openai(self) -> None:
         """Set the limits of OpenAI's own service."""
@@ -231,21 +237,20 @@ class OpenAIModel(EmbeddingModel):
             ProviderError: the server failed, or answered with something else.
         """
         call = Call(self.model_id, self.model, self._key_names(), len(items))
+        headers = self._headers(key)
         client = self._find_client()
         texts = [self._fitted(str(item)) for item in self.with_prompt(items, kind)]
         body_bytes = NUMBER_BYTES * (self.dimensions or MOST_DIMENSIONS) * len(items)
         token = bounds.set(Bounds(ANSWER_BYTES + body_bytes, self.timeout_seconds))
-        asked = {} if self.asked_dimensions is None else {"dimensions": self.asked_dimensions}
         try:
             answer = client.with_options(
                 max_retries=0 if caller_retries.get() else RETRIES
             ).embeddings.with_raw_response.create(
-                model=self.model,
+                model=self._query_model if kind is Kind.QUERY else self.model,
                 input=texts,
                 encoding_format=self.encoding_format,
-                extra_body=self.parameters[kind] or None,
-                extra_headers=self._headers(key),
-                **asked,
+                extra_body=self._extra_body(kind),
+                extra_headers=headers,
             )
         except Exception as error:
             raise translate(error, call) from error
@@ -253,6 +258,12 @@ class OpenAIModel(EmbeddingModel):
             bounds.reset(token)
         vectors, tokens = read_answer(answer.http_response.content, call)
         return Batch(vectors, tokens)
+
+    def _extra_body(self, kind: Kind) -> dict[str, Any]:
+        """Return what a request says beside the texts, the model and the format."""
+        if self.asked_dimensions is None:
+            return self.parameters[kind]
+        return {self._dimensions_parameter: self.asked_dimensions, **self.parameters[kind]}
 
     def _headers(self, key: str | None) -> dict[str, str]:
         """Return the headers of one call: its key never is the client's, which all share.
@@ -291,13 +302,15 @@ class OpenAIModel(EmbeddingModel):
                 hooks: dict[str, list[Any]] = {"response": [read_bounded]}
                 if not self.is_openai:
                     hooks["request"] = [_keep_headers]
+                http_client = openai.DefaultHttpxClient(
+                    follow_redirects=False, timeout=self.timeout_seconds, event_hooks=hooks
+                )
+                weakref.finalize(self, http_client.close)
                 self._client = openai.OpenAI(
                     api_key=NO_KEY,
                     base_url=self.base_url,
                     timeout=self.timeout_seconds,
-                    http_client=openai.DefaultHttpxClient(
-                        follow_redirects=False, timeout=self.timeout_seconds, event_hooks=hooks
-                    ),
+                    http_client=http_client,
                 )
             return self._client
 

@@ -1,0 +1,152 @@
+"""Jobs with a model behind HTTP: what a server's bad days leave in the file."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import pytest
+
+from datasette_embed.errors import EmbedError
+from datasette_embed.job_records import JobStatus
+from datasette_embed.providers.openai import OpenAIModel
+from tests.embedding_server import EmbeddingServer, Fault
+from tests.storage import expected, make_docs, query, run_job, stored
+
+ROWS = [(n, f"text number {n}") for n in range(24)]
+KEY = "sk-test-0123456789abcdef"
+SOON = {"retry-after-ms": "20"}
+
+
+@pytest.fixture
+def db(tmp_path):
+    """A file whose table docs has 24 rows of three tokens each."""
+    return make_docs(tmp_path / "a.db", ROWS)
+
+
+@pytest.fixture
+def server():
+    with EmbeddingServer() as running:
+        yield running
+
+
+def make(server, **options):
+    """A model that sends one request at a time, so that their number is certain."""
+    model = OpenAIModel("m", model_id="m", base_url=server.base_url, concurrency=1, **options)
+    model.batch_size = 8
+    return model
+
+
+def ended(db, model):
+    """Run a job to whatever end it comes; return its status and reason in the file."""
+    try:
+        run_job(db, model)
+    except EmbedError as error:
+        logging.getLogger(__name__).error("%s", error)
+    return query(db, "select status, reason from _embed_jobs order by id desc limit 1")[0]
+
+
+def test_job_bad_item_in_a_good_batch_recorded_the_rest_embedded(db, server):
+    """One text over the limit costs its own row alone."""
+    with_long = [*ROWS, (99, "one text that is far too long for this server")]
+    make_docs(db, with_long, "texts")
+    server.max_tokens = 5
+    model = make(server)
+    from datasette_embed.sources import SourceSpec
+
+    outcome = run_job(db, model, spec=SourceSpec(table="texts", columns=("body",)), name="texts")
+    assert (outcome.status, outcome.counts.failed) == (JobStatus.FINISHED, 1)
+    assert stored(db, "texts") == expected(ROWS)
+    ((entry_id, message),) = query(db, "select entry_id, message from _embed_failures")
+    assert (entry_id, message) == (
+        "99",
+        "m: the server takes no text of this length. Shorten it",
+    )
+    assert server.tokens_billed == outcome.counts.tokens == 3 * len(ROWS)
+
+
+def test_job_passing_trouble_complete_and_paid_once(db, server):
+    """Busy, broken, cut off, no JSON: in the end every row is there, and no vector twice."""
+    server.script = [
+        Fault(status=429, headers=SOON),
+        Fault(status=500, headers=SOON),
+        None,
+        Fault(status=503, headers=SOON),
+        Fault(kind="cut"),
+        None,
+        Fault(kind="not json"),
+    ]
+    outcome = run_job(db, make(server))
+    assert outcome.status is JobStatus.FINISHED
+    assert stored(db) == expected(ROWS)
+    assert server.tokens_billed == 3 * len(ROWS)
+    assert len(server.requests) == 3 + 5
+
+
+def test_job_waits_as_long_as_the_server_asks(db, server):
+    """Retry-After counts, and nothing is sent before its end."""
+    server.script = [Fault(status=429, headers={"retry-after": "0.3"})]
+    started = time.monotonic()
+    assert run_job(db, make(server)).status is JobStatus.FINISHED
+    assert 0.3 <= time.monotonic() - started < 3
+    assert stored(db) == expected(ROWS)
+
+
+def test_job_key_refused_ends_at_once_and_shows_it_nowhere(db, server, monkeypatch, caplog):
+    """No second request, and no key in message, log or file."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("MINE_API_KEY", KEY)
+    server.key = "another"
+    status, reason = ended(db, make(server, key="mine", key_env_var="MINE_API_KEY"))
+    assert status == "failed"
+    assert "does not take the key (HTTP 401): set another in MINE_API_KEY" in reason
+    assert len(server.requests) == 1
+    assert stored(db) == {}
+    assert KEY not in reason
+    assert KEY not in caplog.text
+    assert KEY.encode() not in db.read_bytes()
+
+
+def test_job_redirected_ends_at_once(db, server):
+    """The other server gets nothing."""
+    with EmbeddingServer() as other:
+        location = f"{other.base_url}/embeddings"
+        server.script = [Fault(kind="redirect", status=307, location=location)] * 9
+        status, reason = ended(db, make(server))
+        assert other.requests == []
+    assert status == "failed"
+    assert "which is not followed" in reason
+    assert len(server.requests) == 1
+
+
+def test_job_quota_used_up_pauses_and_resumes(db, server):
+    """What was paid for is kept; when the account is filled, the rest follows."""
+    empty = Fault(status=429, code="insufficient_quota")
+    server.script = [None, *[empty] * 9]
+    status, reason = ended(db, make(server))
+    assert status == "paused"
+    assert "the account has nothing left" in reason
+    assert len(server.requests) == 2
+    assert len(stored(db)) == 8
+    server.script = []
+    assert run_job(db, make(server)).status is JobStatus.FINISHED
+    assert stored(db) == expected(ROWS)
+    assert server.tokens_billed == 3 * len(ROWS)
+
+
+@pytest.mark.parametrize("kind", ["fewer", "more", "nan"])
+def test_job_wrong_answer_for_a_batch_asked_again_in_halves(db, server, kind):
+    """Nothing of a wrong answer is stored, and no row is lost by it."""
+    server.script = [Fault(kind=kind)]
+    outcome = run_job(db, make(server))
+    assert (outcome.status, outcome.counts.failed) == (JobStatus.FINISHED, 0)
+    assert stored(db) == expected(ROWS)
+
+
+def test_job_other_dimensions_than_before_fails(db, server):
+    """A server whose model was changed is found out; vectors are not mixed."""
+    server.script = [None, Fault(kind="dimensions", dimensions=5)]
+    status, reason = ended(db, make(server))
+    assert status == "failed"
+    assert "8 and 5 dimensions" in reason
+    assert {len(blob) for blob in stored(db).values()} == {8 * 4}
