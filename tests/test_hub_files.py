@@ -217,7 +217,7 @@ def test_load_weights_in_a_file_of_their_own(hub, load):
         str(graph),
         save_as_external_data=True,
         location="model.onnx_data",
-        size_threshold=0,
+        size_threshold=256,
     )
     assert is_golden(load())
     assert {"onnx/model.onnx", "onnx/model.onnx_data"} <= hub.downloaded
