@@ -61,13 +61,6 @@ def opened(folder, **options):
     return open_model(parse_model_entry(entry, "the entry"))
 
 
-def cosines(found, expected):
-    """Return how near each vector is to the one it should be."""
-    expected = np.asarray(expected)
-    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-    return (found * expected).sum(axis=1) / lengths
-
-
 class TestOnnxModel(EmbeddingModelContract):
     """The tiny model, pooled and normalised by us."""
 
@@ -325,6 +318,9 @@ def test_embed_graph_scaled_by_batch_each_text_alone(folder, monkeypatch):
     monkeypatch.setattr(model._graph, "vectors", watched)
     model.embed_checked(["cat", "dog", "ball"])
     assert sizes == [1, 1, 1]
+    model._graph.needs_solitude = False
+    model.embed_checked(["cat", "dog", "ball"])
+    assert sizes[3:] == [3]
 
 
 def test_read_whole_text_prompt_and_special_tokens():
