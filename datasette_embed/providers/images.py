@@ -95,7 +95,7 @@ def read_image(blob: bytes, model_id: str) -> Image:
         raise _too_large(model_id) from error
     except Exception as error:  # Pillow's readers raise nearly anything
         raise UnreadableTextError(
-            model_id, "one of the contents is no image that can be read, or a damaged one"
+            model_id, "the content is no image that can be read, or a damaged one"
         ) from error
 
 
