@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 SENTENCE_TRANSFORMERS = ["sentence-transformers>=5.0"]
+CLIP = [*SENTENCE_TRANSFORMERS, "pillow>=10"]
 LANGCHAIN = ["langchain-core>=0.3"]
 LLAMA_INDEX = ["llama-index-core>=0.12"]
 LLM = ["llm>=0.19"]
@@ -63,6 +64,7 @@ setup(
         "openai>=1.40",
     ],
     extras_require={
+        "clip": CLIP,
         "explore": EXPLORE,
         "langchain": LANGCHAIN,
         "llama-index": LLAMA_INDEX,
@@ -72,7 +74,7 @@ setup(
         "test": TEST,
         "test-all": [
             *TEST,
-            *SENTENCE_TRANSFORMERS,
+            *CLIP,
             *LANGCHAIN,
             *LLAMA_INDEX,
             *LLM,

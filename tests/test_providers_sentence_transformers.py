@@ -389,7 +389,9 @@ async def test_metric_of_the_model_is_its_collections(dot_model, tmp_path, make_
         "select id from embeddings order by llm_embed_dot(embedding,"
         " llm_embed('tiny-dot', :q)) desc"
     )
-    answer = await datasette.client.get("/data.json", params={"sql": sql, "q": text})
+    answer = await datasette.client.get(
+        "/data.json", params={"sql": sql, "q": text, "_shape": "objects"}
+    )
     assert [row["id"] for row in answer.json()["rows"]] == by_dot
     page = await datasette.client.get("/data/-/embed/c/docs.json", params={"q": text})
     assert [str(row["id"]) for row in page.json()["rows"]] == by_dot

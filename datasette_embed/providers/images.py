@@ -148,4 +148,4 @@ def _in_8_bits(image: Any) -> Image:
         full = 1.0
     else:
         full = 255.0 if top <= 255 and image.mode != "I;16" else max(65_535.0, top)
-    return Image.fromarray(np.clip(levels * (255 / full), 0, 255).round().astype(np.uint8), "L")
+    return Image.fromarray(np.clip(levels * (255 / full), 0, 255).round().astype(np.uint8))
