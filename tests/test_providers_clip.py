@@ -21,6 +21,7 @@ from datasette_embed.providers import images as image_module
 from datasette_embed.providers.images import embeds_images, image_groups, read_image
 from datasette_embed.providers.opening import open_model
 from datasette_embed.registry import forget_registries, get_registry
+from datasette_embed.schema_sql import LLM_TABLES
 from tests.checkpoints import image, image_bytes, write_clip
 from tests.contracts import EmbeddingModelContract, ImageModelContract
 from tests.storage import embed, query, stored
@@ -207,6 +208,18 @@ def test_read_modes_show_the_same_picture(mode, format, tolerance):
     assert np.abs(found - expected).mean() <= tolerance
 
 
+@pytest.mark.parametrize("format", ["BMP", "TIFF", "WEBP", "AVIF", "PPM", "JPEG"])
+def test_read_formats_of_photographs(format):
+    """Those that are named in the manual."""
+    from PIL import Image, features
+
+    Image.init()
+    if format == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    found = read(image_bytes(image(), format))
+    assert np.abs(found - np.asarray(image(), dtype=int)).mean() < 12
+
+
 def test_read_transparent_shows_white():
     """As on a page, and not whatever colour lies beneath."""
     from PIL import Image
@@ -361,6 +374,25 @@ def test_multi_folder_of_images_with_a_broken_one(clip, folder, tmp_path, images
     assert [hit["id"] for hit in hits] == sorted(scores, key=lambda name: -scores[name])
     for hit in hits:
         assert hit["score"] == pytest.approx(scores[hit["id"]], abs=1e-4)
+
+
+def test_file_made_with_llm_clip_is_searched(clip, original, tmp_path, images):
+    """LLM's tables, a collection of the model ``clip``, and the package's own vectors."""
+    db = tmp_path / "llm.db"
+    conn = sqlite3.connect(db)
+    conn.executescript(LLM_TABLES)
+    conn.execute("insert into collections values (1, 'photos', 'clip')")
+    for number, vector in enumerate(original.encode(pictures(images))):
+        conn.execute(
+            "insert into embeddings (collection_id, id, embedding) values (1, ?, ?)",
+            (str(number), vector.astype("<f4").tobytes()),
+        )
+    conn.commit()
+    conn.close()
+    wanted = original.encode("a dog")
+    scores = original.similarity(wanted, original.encode(pictures(images)))[0].tolist()
+    hits = json.loads(embed("search", db, "photos", "a dog", "--json").stdout)
+    assert [int(hit["id"]) for hit in hits] == sorted(range(3), key=lambda n: -scores[n])
 
 
 def test_sql_image_blob_beside_texts(clip, images):
