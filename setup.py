@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-SENTENCE_TRANSFORMERS = ["sentence-transformers>=5.0"]
+SENTENCE_TRANSFORMERS = ["sentence-transformers>=6.0"]
 CLIP = [*SENTENCE_TRANSFORMERS, "pillow>=10"]
 LANGCHAIN = ["langchain-core>=0.3"]
 LLAMA_INDEX = ["llama-index-core>=0.12"]

@@ -251,6 +251,17 @@ def test_code_of_a_model_is_not_run_unless_its_entry_says_so(code_bearer):
 
 @pytest.mark.torch
 @pytest.mark.filterwarnings("default")
+def test_older_package_that_would_run_the_code_refused(code_bearer, monkeypatch):
+    """Before version 6 the code of a folder was run whatever was said."""
+    folder, marker = code_bearer()
+    monkeypatch.setattr("sentence_transformers.__version__", "5.9.1")
+    with pytest.raises(CallRefusedError, match="5.9.1 would run the code .*Run: pip install -U"):
+        opened(folder).embed("a dog")
+    assert not marker.exists()
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("default")
 def test_code_of_a_model_that_needs_a_package_says_which(code_bearer):
     """In one line, with the command."""
     folder, _ = code_bearer("import einops_of_nobody")
