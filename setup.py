@@ -4,7 +4,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-SENTENCE_TRANSFORMERS = ["sentence-transformers>=5.0"]
+SENTENCE_TRANSFORMERS = ["sentence-transformers>=6.0"]
+CLIP = [*SENTENCE_TRANSFORMERS, "pillow>=10"]
 ONNX_EXPORT = [*SENTENCE_TRANSFORMERS, "onnx>=1.17", "onnxscript>=0.5"]
 LANGCHAIN = ["langchain-core>=0.3"]
 LLAMA_INDEX = ["llama-index-core>=0.12"]
@@ -65,6 +66,7 @@ setup(
         "openai>=1.40",
     ],
     extras_require={
+        "clip": CLIP,
         "explore": EXPLORE,
         "langchain": LANGCHAIN,
         "llama-index": LLAMA_INDEX,
@@ -76,6 +78,7 @@ setup(
         "test": TEST,
         "test-all": [
             *TEST,
+            *CLIP,
             *ONNX_EXPORT,
             *LANGCHAIN,
             *LLAMA_INDEX,

@@ -17,6 +17,7 @@ from datasette_embed.errors import (
     MissingDependencyError,
     ProviderError,
 )
+from datasette_embed.job_records import JobStatus
 from datasette_embed.model_entries import parse_model_entry
 from datasette_embed.models import EmbeddingModel, Kind
 from datasette_embed.models_file import add_model_entry
@@ -26,7 +27,7 @@ from datasette_embed.providers.sentence_transformers import SentenceTransformers
 from datasette_embed.registry import forget_registries, get_registry
 from tests.checkpoints import modules, write_bert
 from tests.contracts import EmbeddingModelContract
-from tests.storage import embed, execute, query
+from tests.storage import embed, make_docs, query, run_job
 
 
 def opened(folder: Path, **options: Any) -> EmbeddingModel:
@@ -250,6 +251,17 @@ def test_code_of_a_model_is_not_run_unless_its_entry_says_so(code_bearer):
 
 @pytest.mark.torch
 @pytest.mark.filterwarnings("default")
+def test_older_package_that_would_run_the_code_refused(code_bearer, monkeypatch):
+    """Before version 6 the code of a folder was run whatever was said."""
+    folder, marker = code_bearer()
+    monkeypatch.setattr("sentence_transformers.__version__", "5.9.1")
+    with pytest.raises(CallRefusedError, match="5.9.1 would run the code .*Run: pip install -U"):
+        opened(folder).embed("a dog")
+    assert not marker.exists()
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("default")
 def test_code_of_a_model_that_needs_a_package_says_which(code_bearer):
     """In one line, with the command."""
     folder, _ = code_bearer("import einops_of_nobody")
@@ -372,11 +384,8 @@ def order_by(model: EmbeddingModel, text: str, *, is_dot: bool) -> list[str]:
 @pytest.mark.asyncio
 async def test_metric_of_the_model_is_its_collections(dot_model, tmp_path, make_datasette):
     """Known only when it is loaded: it ranks in the terminal, in SQL and on the page by it."""
-    db = tmp_path / "data.db"
-    execute(db, "create table docs (id integer primary key, body text)")
-    for entry_id, body in DOCS.items():
-        execute(db, f"insert into docs values ({entry_id}, '{body}')")
-    embed("create", db, "docs", "body", "--model", "tiny-dot", "--yes")
+    db = make_docs(tmp_path / "data.db", [(int(key), body) for key, body in DOCS.items()])
+    embed("create", db, "docs", "--columns", "body", "--model", "tiny-dot")
     assert query(db, "select metric, dimensions from _embed_collections") == [("dot", 16)]
 
     text = "a dog chases"
@@ -391,7 +400,9 @@ async def test_metric_of_the_model_is_its_collections(dot_model, tmp_path, make_
         "select id from embeddings order by llm_embed_dot(embedding,"
         " llm_embed('tiny-dot', :q)) desc"
     )
-    answer = await datasette.client.get("/data.json", params={"sql": sql, "q": text})
+    answer = await datasette.client.get(
+        "/data.json", params={"sql": sql, "q": text, "_shape": "objects"}
+    )
     assert [row["id"] for row in answer.json()["rows"]] == by_dot
     page = await datasette.client.get("/data/-/embed/c/docs.json", params={"q": text})
     assert [str(row["id"]) for row in page.json()["rows"]] == by_dot
@@ -416,3 +427,13 @@ def test_python_collection_has_the_metric_of_its_model(dot_model, tmp_path):
         collection.embed_multi(DOCS.items())
         found = [entry.id for entry in collection.similar("a dog chases")]
     assert found == order_by(dot_model, "a dog chases", is_dot=True)
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("default")
+def test_job_of_a_collection_made_before_its_model_was_loaded(dot_model, tmp_path):
+    """As on a server, where a collection is made at once and embedded later."""
+    path = make_docs(tmp_path / "v.db", [(int(key), body) for key, body in DOCS.items()])
+    assert dot_model.dimensions is None
+    assert run_job(path, dot_model).status is JobStatus.FINISHED
+    assert query(path, "select metric, dimensions from _embed_collections") == [("dot", 16)]

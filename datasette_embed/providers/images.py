@@ -95,7 +95,7 @@ def read_image(blob: bytes, model_id: str) -> Image:
         raise _too_large(model_id) from error
     except Exception as error:  # Pillow's readers raise nearly anything
         raise UnreadableTextError(
-            model_id, "one of the contents is no image that can be read, or a damaged one"
+            model_id, "the content is no image that can be read, or a damaged one"
         ) from error
 
 
@@ -148,4 +148,4 @@ def _in_8_bits(image: Any) -> Image:
         full = 1.0
     else:
         full = 255.0 if top <= 255 and image.mode != "I;16" else max(65_535.0, top)
-    return Image.fromarray(np.clip(levels * (255 / full), 0, 255).round().astype(np.uint8), "L")
+    return Image.fromarray(np.clip(levels * (255 / full), 0, 255).round().astype(np.uint8))

@@ -24,6 +24,10 @@ from .images import embeds_images, image_groups
 from .load_failures import load_failure
 from .token_counts import as_limit, read_tokens, token_ids_of
 
+#: Version of the package from which on code that comes with a model, in a folder too, is run
+#: only if that is asked for (docstring of its ``import_module_class``, 6.2).
+OLDEST = 6
+
 #: Under which of these names a model's own files have the prompt of a kind.
 _PROMPT_NAMES = {Kind.QUERY: ("query",), Kind.DOCUMENT: ("document", "passage", "corpus")}
 
@@ -190,7 +194,7 @@ class SentenceTransformersModel(EmbeddingModel):
                 raise CallRefusedError(self.model_id, "embeds images only, not text")
             # A model of images would open a text that looks like the path or the address of one,
             # whoever has sent it.
-            wrap = list(getattr(self._loaded, "modalities", ("text",))) != ["text"]
+            wrap = self._loaded.modalities != ["text"]
             readable = [_readable(str(items[n])) for n in texts]
             yield texts, [{"text": text} for text in readable] if wrap else readable
         if blobs:
@@ -201,9 +205,8 @@ class SentenceTransformersModel(EmbeddingModel):
                 yield [blobs[n] for n in positions], images
 
     def _encoder(self, loaded: Any, kind: Kind, inputs: list[Any]) -> Callable[[], Any]:
-        """Return the call for this kind; versions before 5 have one for both."""
-        name = "encode_query" if kind is Kind.QUERY else "encode_document"
-        encode: Callable[..., Any] = getattr(loaded, name, loaded.encode)
+        """Return the call for this kind."""
+        encode = loaded.encode_query if kind is Kind.QUERY else loaded.encode_document
         return lambda: encode(
             inputs,
             prompt=self._prompt_option(loaded, kind),
@@ -216,11 +219,17 @@ class SentenceTransformersModel(EmbeddingModel):
         """Return the loaded model; the caller holds the lock."""
         if self._loaded is None:
             try:
-                from sentence_transformers import SentenceTransformer
+                from sentence_transformers import SentenceTransformer, __version__
             except ImportError as error:
                 raise MissingDependencyError(
                     "sentence_transformers", "sentence-transformers"
                 ) from error
+            if int(__version__.partition(".")[0]) < OLDEST:
+                raise CallRefusedError(
+                    self.model_id,
+                    f"sentence-transformers {__version__} would run the code of a model unasked. "
+                    "Run: pip install -U 'datasette-embed[sentence-transformers]'",
+                )
             options: dict[str, Any] = {
                 "device": self.device,
                 "truncate_dim": self.truncate_dim,
@@ -245,7 +254,7 @@ class SentenceTransformersModel(EmbeddingModel):
         Raises:
             CallRefusedError: the two contradict each other.
         """
-        takes = set(getattr(loaded, "modalities", None) or _modalities_before_6(loaded))
+        takes = set(loaded.modalities)
         if self.images and "image" not in takes:
             raise CallRefusedError(
                 self.model_id, "it embeds no images: take 'images' out of its entry"
@@ -257,10 +266,7 @@ class SentenceTransformersModel(EmbeddingModel):
                 del loaded[-1]
         if limit := self._given("max_tokens"):
             _set_longest(loaded, limit, self.model_id)
-        dimension = getattr(loaded, "get_embedding_dimension", None) or (
-            loaded.get_sentence_embedding_dimension
-        )
-        self.dimensions = dimension()
+        self.dimensions = loaded.get_embedding_dimension()
         self.counts_exactly = token_ids_of(getattr(loaded, "tokenizer", None)) is not None
         self._learn("max_tokens", as_limit(loaded.max_seq_length))
         self._learn("metric", "dot" if loaded.similarity_fn_name == "dot" else "cosine")
@@ -273,11 +279,6 @@ class SentenceTransformersModel(EmbeddingModel):
             raise
         except Exception as error:
             raise ProviderError.from_exception(self.model_id, error) from error
-
-
-def _modalities_before_6(loaded: Any) -> set[str]:
-    """Return what a model takes, where the package does not say: images are for CLIP only."""
-    return {"text", "image"} if type(loaded[0]).__name__ == "CLIPModel" else {"text"}
 
 
 def _set_longest(loaded: Any, limit: int, model_id: str) -> None:
