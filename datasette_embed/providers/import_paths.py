@@ -95,15 +95,19 @@ class ImportedModel(EmbeddingModel):
             self.requires.append((package.replace("-", "_"), ""))
         self.revision = _revision(model, self.arguments)
         self._uses_key = _holds_key(self.arguments)
-        if key and not self._uses_key:
-            raise ConfigError(
-                "key", f'say in arguments where {model} takes it: {{"api_key": {{"$key": true}}}}'
-            )
-        if self._uses_key and self.needs_key is None:
-            raise ConfigError("arguments", '{"$key": true} needs key or key_env_var beside it')
+        self._check_key(key)
         self._made: dict[str | None, Any] = {}
         self._making = threading.Lock()
         self._turns = threading.BoundedSemaphore(concurrency)
+
+    def _check_key(self, key: str | None) -> None:
+        if key and not self._uses_key:
+            raise ConfigError(
+                "key",
+                f'say in arguments where {self.model} takes it: {{"api_key": {{"$key": true}}}}',
+            )
+        if self._uses_key and self.needs_key is None:
+            raise ConfigError("arguments", '{"$key": true} needs key or key_env_var beside it')
 
     @abstractmethod
     def base_class(self) -> type:
