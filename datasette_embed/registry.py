@@ -203,7 +203,8 @@ def _check_aliases(model: EmbeddingModel, aliases: Any) -> tuple[str, ...]:
 def build_registry(settings: Settings) -> Registry:
     """Return a registry of the bundled model, plugins' models and registered ones.
 
-    The aliases that LLM's user has set come last: they take no name from anybody.
+    The aliases that LLM's user has set come last: they take no name from anybody. Models of
+    LLM's plugins are added once they are asked for.
     A source that fails is logged and listed in ``unavailable``; the others work.
     """
     registry = Registry()
@@ -279,6 +280,7 @@ def _add_from_plugins(registry: Registry) -> None:
 
 def _add_from_llm(registry: Registry) -> None:
     """Add the models of LLM's plugins under names that nobody has, and their user's aliases."""
+    from .providers.llm import LlmModel
     from .providers.llm_plugins import plugin_models
 
     try:
@@ -295,6 +297,12 @@ def _add_from_llm(registry: Registry) -> None:
             registry.register_if_free(model, aliases)
         except ModelRegistrationError as error:
             registry.unavailable[str(model.model_id)] = str(error)
+    for entry in registry.list_early_models():
+        if isinstance(entry.model, LlmModel):
+            try:
+                entry.model.plugin_model()
+            except EmbedError as error:
+                registry.unavailable.setdefault(entry.model.model_id, str(error))
     with suppress(EmbedError):  # said already, when the registry was built
         registry.add_user_aliases(read_aliases())
 

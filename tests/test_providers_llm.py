@@ -579,6 +579,11 @@ def test_entry_of_an_unknown_name_lists_llms(add_llm_plugin):
         with pytest.raises(CallRefusedError, match=words):
             call()
     assert model.needs_key is None
+    site = parse_settings({"models": [{"provider": "llm", "model": "nope"}]})
+    registry = build_registry(site)
+    assert registry.get("nope") and registry.unavailable == {}
+    assert registry.find("something else") is None
+    assert "no plugin of LLM has an embedding model 'nope'" in registry.unavailable["nope"]
 
 
 def test_plugin_key_of_a_site_reaches_the_plugin(add_llm_plugin, make_datasette):

@@ -207,7 +207,11 @@ class ImportedModel(EmbeddingModel):
             return self._lacks(missing)
         package = package_of(module)
         if package is None or ("." in missing and not missing.startswith("llama_index.")):
-            return CallRefusedError(self.model_id, f"there is no module {missing} to import")
+            return CallRefusedError(
+                self.model_id,
+                f"there is no module {missing} to import: install what it is in, or name its "
+                "folder in the environment variable PYTHONPATH",
+            )
         return MissingDependencyError(package, "")
 
     def _lacks(self, module: str) -> CallRefusedError:
