@@ -204,7 +204,7 @@ def build_registry(settings: Settings) -> Registry:
     """Return a registry of the bundled model, plugins' models, registered ones and OpenAI's.
 
     OpenAI's models come after them and the aliases that LLM's user has set come last: they
-    take no name from anybody.
+    take no name from anybody. Models of LLM's plugins are added once they are asked for.
     A source that fails is logged and listed in ``unavailable``; the others work.
     """
     registry = Registry()
@@ -293,6 +293,7 @@ def _add_from_plugins(registry: Registry) -> None:
 
 def _add_from_llm(registry: Registry) -> None:
     """Add the models of LLM's plugins under names that nobody has, and their user's aliases."""
+    from .providers.llm import LlmModel
     from .providers.llm_plugins import plugin_models
 
     try:
@@ -309,6 +310,12 @@ def _add_from_llm(registry: Registry) -> None:
             registry.register_if_free(model, aliases)
         except ModelRegistrationError as error:
             registry.unavailable[str(model.model_id)] = str(error)
+    for entry in registry.list_early_models():
+        if isinstance(entry.model, LlmModel):
+            try:
+                entry.model.plugin_model()
+            except EmbedError as error:
+                registry.unavailable.setdefault(entry.model.model_id, str(error))
     with suppress(EmbedError):  # said already, when the registry was built
         registry.add_user_aliases(read_aliases())
 

@@ -133,6 +133,7 @@ def warm_models(registry: Registry, names: tuple[str, ...]) -> None:
         except Exception as error:
             reason = redacted(error.detail if isinstance(error, EmbedError) else str(error))
             logger.warning("the model %s could not be loaded at startup: %s", name, reason)
+    registry.list_models()  # LLM's plugins, which no page is then the first to wait for
 
 
 # -- who may use a model ------------------------------------------------------------

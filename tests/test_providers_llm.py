@@ -437,23 +437,55 @@ def test_old_plugin_without_a_key_uses_its_attribute_for_itself(add_llm_plugin):
     assert build_registry(Settings()).get("own-key").embed("a") == vector_of("a")
 
 
+class Gated(Old):
+    """Looks at its key once more at the end of a call, when another thread may have come."""
+
+    def __init__(self):
+        super().__init__("gated")
+        self.second_has_come = threading.Event()
+
+    def embed_batch(self, items):
+        if self.calls:
+            self.second_has_come.set()
+        self.calls += 1
+        # A second thread that may come in does so at once; one that waits never does.
+        self.second_has_come.wait(0.3)
+        for item in items:
+            self.seen.append((item, self.get_key(), self.key))
+            yield vector_of(item)
+
+
 def test_keys_of_threads_do_not_mix_in_an_old_plugin(add_llm_plugin):
     """Each text is embedded with the key of its own call, by a generator too."""
-    plugin = Old()
+    plugin = Gated()
     add_llm_plugin(Plugin((plugin, ())))
-    model = build_registry(Settings()).get("old")
-    barrier = threading.Barrier(8)
+    model = build_registry(Settings()).get("gated")
+    barrier = threading.Barrier(4)
 
     def embed(number):
         barrier.wait(30)
-        for step in range(50):
-            model.embed(f"{number}-{step}", key=f"key-of-{number}")
+        model.embed(f"{number}", key=f"key-of-{number}")
 
-    with ThreadPoolExecutor(8) as executor:
-        list(executor.map(embed, range(8)))
-    assert len(plugin.seen) == 400
-    assert all(key == own == f"key-of-{text.split('-')[0]}" for text, key, own in plugin.seen)
+    with ThreadPoolExecutor(4) as executor:
+        list(executor.map(embed, range(4)))
+    assert sorted(plugin.seen) == [(f"{n}", f"key-of-{n}", f"key-of-{n}") for n in range(4)]
     assert plugin.key is None
+
+
+def test_calls_of_a_service_that_takes_keys_run_at_once(add_llm_plugin):
+    """Nothing is shared between them, so a search does not wait for a long batch."""
+    barrier = threading.Barrier(3)
+
+    class Service(New):
+        def embed_batch(self, items, *, key=None):
+            barrier.wait(30)
+            return [vector_of(item) for item in items]
+
+    add_llm_plugin(Plugin((Service("service"), ())))
+    model = build_registry(Settings()).get("service")
+    with ThreadPoolExecutor(3) as executor:
+        found = list(executor.map(lambda text: model.embed(text, key="given-key"), "abc"))
+    assert found == [vector_of(text) for text in "abc"]
 
 
 # Calls
@@ -547,6 +579,11 @@ def test_entry_of_an_unknown_name_lists_llms(add_llm_plugin):
         with pytest.raises(CallRefusedError, match=words):
             call()
     assert model.needs_key is None
+    site = parse_settings({"models": [{"provider": "llm", "model": "nope"}]})
+    registry = build_registry(site)
+    assert registry.get("nope") and registry.unavailable == {}
+    assert registry.find("something else") is None
+    assert "no plugin of LLM has an embedding model 'nope'" in registry.unavailable["nope"]
 
 
 def test_plugin_key_of_a_site_reaches_the_plugin(add_llm_plugin, make_datasette):
