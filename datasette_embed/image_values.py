@@ -8,30 +8,31 @@ of, or the network. A server gives neither.
 
 from __future__ import annotations
 
+import http.client
 import os
 import sqlite3
 import stat
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from time import monotonic
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from typing import Any
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from .errors import EmbedError, SourceError
 from .image_types import KNOWN_TYPES, MOST_IMAGE_BYTES, find_image_type
 from .threads import start_thread
-
-if TYPE_CHECKING:
-    import httpx
 
 #: Longest wait for one step of an answer, and for all of one image, in seconds.
 STEP_SECONDS, FETCH_SECONDS = 10.0, 60.0
 #: How often an address may send on to another one of its host.
 MOST_REDIRECTS = 5
 _SCHEMES = ("http", "https")
+_PART_BYTES = 65_536
 
 #: Returns the bytes that a text of a column stands for.
 ReadImage = Callable[[str], bytes]
@@ -231,26 +232,56 @@ def _fetched(url: str) -> bytes:
     Raises:
         ImageError: as ``UrlImages``.
     """
-    import httpx
-
-    until = monotonic() + FETCH_SECONDS
-    # As it is: what is packed can be far larger than what arrives.
-    headers = {"Accept": "image/*", "Accept-Encoding": "identity"}
-    try:
-        with httpx.Client(timeout=STEP_SECONDS, headers=headers) as client:
-            host = _host_of(url)
-            for _ in range(MOST_REDIRECTS + 1):
-                with client.stream("GET", url) as response:
-                    if not response.has_redirect_location:
-                        return _body_of(response, until)
-                    url = urljoin(url, response.headers["location"])
-                if _host_of(url) != host:
-                    raise ImageError("the address of the image sends on to another host")
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError) as error:
-        if isinstance(error, ImageError):
+    until, host = monotonic() + FETCH_SECONDS, _host_of(url)
+    opener = _opener()
+    for _ in range(MOST_REDIRECTS + 1):
+        if _host_of(url) != host:
+            raise ImageError("the address of the image sends on to another host")
+        try:
+            # As it is: what is packed can be far larger than what arrives.
+            headers = {"Accept": "image/*", "Accept-Encoding": "identity"}
+            request = urllib.request.Request(_quoted(url), headers=headers)
+            with opener.open(request, timeout=STEP_SECONDS) as response:
+                return _body_of(response, until)
+        except urllib.error.HTTPError as error:
+            with error:
+                location = error.headers.get("location")
+                if error.code not in _REDIRECTS or not location:
+                    reason = f"its server answers {error.code}"
+                    raise ImageError(f"the image cannot be fetched: {reason}") from None
+            url = urljoin(url, location)
+        except ImageError:
             raise
-        raise ImageError(f"the image cannot be fetched: {type(error).__name__}") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            cause = getattr(error, "reason", error)
+            name = type(cause if isinstance(cause, Exception) else error).__name__
+            raise ImageError(f"the image cannot be fetched: {name}") from error
     raise ImageError(f"the address of the image sends on more than {MOST_REDIRECTS} times")
+
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Return what opens addresses of the web, and of nothing else, and follows none by itself."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.HTTPDefaultErrorHandler(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+def _quoted(url: str) -> str:
+    """Return an address without spaces and letters that no request can hold, nor a fragment."""
+    parts = urlsplit(url)
+    host = parts.netloc.encode("idna").decode("ascii") if not url.isascii() else parts.netloc
+    path, query = (quote(part, safe="/%:=&?~#+!$,;'@()*[]") for part in (parts.path, parts.query))
+    return urlunsplit((parts.scheme, host, path, query, ""))
 
 
 def _host_of(url: str) -> str:
@@ -264,15 +295,15 @@ def _host_of(url: str) -> str:
     return host
 
 
-def _body_of(response: httpx.Response, until: float) -> bytes:
-    if response.status_code != 200:
-        raise ImageError(f"the image cannot be fetched: its server answers {response.status_code}")
+def _body_of(response: http.client.HTTPResponse, until: float) -> bytes:
     announced = response.headers.get("content-length", "")
     refuse_large(int(announced) if announced.isdecimal() and len(announced) < 19 else 0)
     data = bytearray()
-    for part in response.iter_raw():
+    while part := response.read1(_PART_BYTES):
         data += part
         refuse_large(len(data))
         if monotonic() > until:
             raise ImageError(_TOO_SLOW)
+    if announced.isdecimal() and len(data) != int(announced):
+        raise ImageError("the image cannot be fetched: it is broken off")
     return bytes(data)

@@ -10,9 +10,7 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 HTML = b"<html><script>alert(1)</script></html>"
 
 
-def png(
-    red: int = 200, green: int = 30, blue: int = 30, *, width: int = 8, height: int = 8
-) -> bytes:
+def png(red: int = 200, green: int = 30, blue: int = 30, width: int = 8, height: int = 8) -> bytes:
     """Return a PNG of one colour (https://www.w3.org/TR/png-3/#5PNG-file-signature)."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:

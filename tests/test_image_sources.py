@@ -444,7 +444,7 @@ def test_database_that_names_urls_has_nobody_fetch_them(tmp_path, pictures, coun
         ("http://[::1/x.png", "is none"),
         ("{url}/to/http://localhost:{port}/red.png", "sends on to another host"),
         ("{url}/to/file:///etc/passwd", "must begin with http:// or https://"),
-        ("http://127.0.0.1:1/x.png", "cannot be fetched: ConnectError"),
+        ("http://127.0.0.1:1/x.png", "cannot be fetched: ConnectionRefusedError"),
         ("{url}/big.png", "larger than"),
     ],
 )

@@ -71,8 +71,8 @@ def _part_of(section: bytes) -> Part:
         raise RequestError("The form cannot be read: a field of it has no end of its header")
     said = Message()
     for line in header.decode("utf-8", "replace").split("\r\n"):
-        name, _, value = line.partition(":")
-        if name.strip().lower() == "content-disposition":
+        field, _, value = line.partition(":")
+        if field.strip().lower() == "content-disposition":
             said["content-disposition"] = value.replace("\n", " ").strip()
     name, filename = _parameter(said, "name"), _parameter(said, "filename")
     if name is None:
@@ -86,4 +86,5 @@ def _parameter(header: Message, name: str) -> str | None:
     found = header.get_param(name, header="content-disposition")
     if found is None:
         return None
-    return found[2] if isinstance(found, tuple) else str(found)  # with a character set (RFC 2231)
+    # With a character set it is in three parts (RFC 2231).
+    return str(found[2] if isinstance(found, tuple) else found)

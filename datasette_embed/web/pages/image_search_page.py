@@ -1,7 +1,7 @@
 """Image search page: the rows of a collection nearest to an image that somebody sends.
 
-Layer 11: imports ``errors``. The same page as that of a search by words, without an address of
-its own: what was sent is nowhere kept.
+Layer 11: imports ``errors`` and ``models``. The same page as that of a search by words,
+without an address of its own: what was sent is nowhere kept.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from datasette import Response
 
 from ...errors import EmbedError
+from ...models import EmbeddingModel
 from ..forms import refuse_other_site
-from ..http import require_method
+from ..http import RequestError, require_method
 from ..results import Searched
 from ..results_api import searched_of
 from ..uploads import uploaded_image
@@ -45,9 +46,20 @@ async def image_search_page(request: Request, datasette: Datasette) -> Page | Re
     return Page("embed_search.html", context)
 
 
+def _refuse_texts_only(model: EmbeddingModel) -> None:
+    """Refuse an image where the model takes none.
+
+    Raises:
+        RequestError: it takes none.
+    """
+    if not model.supports_binary:
+        raise RequestError(f"{model.model_id}: reads texts only, so search in words")
+
+
 async def _found(searched: Searched, entries: int) -> dict[str, Any]:
-    question = searched.question()
     upload = await uploaded_image(searched.request, searched.datasette)
+    question = searched.question()
+    _refuse_texts_only(await searched.model())
     blob = await searched.embedded(upload.data)
     result = await searched.nearest_to_vector(blob, question)
     found = await rows_context(searched, result, question, entries=entries, url="")
