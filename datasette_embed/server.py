@@ -272,7 +272,8 @@ async def embed_for(
     limits = Limits(
         timeout_seconds=settings.embed_timeout_seconds,
         concurrent=WEB_THREADS,
-        characters=settings.max_text_characters,
+        # An image came in a body, which has a limit of its own.
+        characters=settings.max_text_characters if any(map(_is_text, items)) else None,
         lane="web",
     )
     if not _web_places.acquire(blocking=False):
@@ -282,6 +283,10 @@ async def embed_for(
         return await _in_daemon_thread(embed)
     finally:
         _web_places.release()
+
+
+def _is_text(item: Item) -> bool:
+    return isinstance(item, str)
 
 
 #: Requests that may have texts embedded at once.
