@@ -4,7 +4,9 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-SENTENCE_TRANSFORMERS = ["sentence-transformers>=5.0"]
+SENTENCE_TRANSFORMERS = ["sentence-transformers>=6.0"]
+CLIP = [*SENTENCE_TRANSFORMERS, "pillow>=10"]
+ONNX_EXPORT = [*SENTENCE_TRANSFORMERS, "onnx>=1.17", "onnxscript>=0.5"]
 LANGCHAIN = ["langchain-core>=0.3"]
 LLAMA_INDEX = ["llama-index-core>=0.12"]
 LLM = ["llm>=0.19"]
@@ -65,17 +67,20 @@ setup(
         "openai>=1.55.3",
     ],
     extras_require={
+        "clip": CLIP,
         "explore": EXPLORE,
         "langchain": LANGCHAIN,
         "llama-index": LLAMA_INDEX,
         "llm": LLM,
+        "onnx-export": ONNX_EXPORT,
         "openai": OPENAI,
         "parquet": PARQUET,
         "sentence-transformers": SENTENCE_TRANSFORMERS,
         "test": TEST,
         "test-all": [
             *TEST,
-            *SENTENCE_TRANSFORMERS,
+            *CLIP,
+            *ONNX_EXPORT,
             *LANGCHAIN,
             *LLAMA_INDEX,
             *LLM,
@@ -84,7 +89,6 @@ setup(
             *EXPLORE,
             "build>=1.2",
             "mypy>=1.11",
-            "onnx>=1.17",
             "playwright>=1.49",
             "ruff>=0.6",
         ],

@@ -34,6 +34,7 @@ from .plugin import render_cell as render_cell
 from .plugin import row_actions as row_actions
 from .plugin import run_jobs as run_jobs
 from .plugin import shutdown as shutdown
+from .plugin import skip_csrf as skip_csrf
 from .plugin import start_jobs as start_jobs
 from .plugin import startup as startup
 from .plugin import table_actions as table_actions
@@ -146,6 +147,7 @@ _HOOKS = (
     render_cell,
     row_actions,
     shutdown,
+    skip_csrf,
     startup,
     table_actions,
     top_row,

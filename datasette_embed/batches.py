@@ -1,7 +1,8 @@
 """Texts to vectors, a batch at a time: order, retries, and the one text that fails.
 
-Layer 7: imports ``errors``, ``missing``, ``model_calls``, ``models``, ``redaction`` and
-``vectors``. Knows no connection and writes nothing; that is ``jobs``.
+Layer 7: imports ``batch_sizes``, ``errors``, ``missing``, ``model_calls``, ``models``,
+``redaction``, ``threads`` and ``vectors``. Knows no connection and writes nothing; that is
+``jobs``.
 """
 
 from __future__ import annotations
@@ -9,10 +10,17 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from itertools import count
+from queue import Empty, SimpleQueue
+from time import monotonic
 
 from . import vectors
+from .batch_sizes import cut_by_tokens
 from .errors import (
+    CallRefusedError,
     DimensionMismatchError,
     EmbedError,
     InvalidVectorError,
@@ -20,26 +28,33 @@ from .errors import (
     MissingKeyError,
     ModelNotAllowedError,
     ProviderError,
+    QuotaExceededError,
 )
 from .missing import MissingContent
 from .model_calls import embed_items
-from .models import Batch, EmbeddingModel, Item, Kind
+from .models import Batch, EmbeddingModel, Kind
 from .redaction import redacted
+from .threads import start_thread
 
 logger = logging.getLogger(__name__)
 
 #: Items of one model call and one transaction; also what a kill can cost.
 BATCH_ITEMS = 64
-RETRIES = 5
+RETRIES = 7
+#: Most of the first wait between two attempts, which doubles with each.
+FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 60.0
 #: A provider that asks for more patience than this pauses the run instead.
 LONGEST_WAIT_SECONDS = 600.0
 WAIT_STEP_SECONDS = 20.0
+#: How soon a run that waits for its calls sees that it is to pause.
+PAUSE_STEP_SECONDS = 0.5
 #: Most different things said by a failing model that one run writes into the log.
 MOST_LOGGED = 20
 
 # Errors that no other item and no later attempt of this run can escape.
 _FATAL = (
+    CallRefusedError,
     DimensionMismatchError,
     MissingDependencyError,
     MissingKeyError,
@@ -55,12 +70,34 @@ class Stopped(Paused):
     """Raised inside a run because its ``pause`` was set, or the file asks for its end."""
 
 
+class _Call:
+    """A batch that waits for its call, and how often it was tried in vain."""
+
+    def __init__(self, items: list[MissingContent], attempt: int = 0) -> None:
+        self.items = items
+        self.attempt = attempt
+
+    def halves(self) -> list[_Call]:
+        """Return it cut in two, the second half first: the last of a list is called next."""
+        middle = len(self.items) // 2
+        return [_Call(self.items[middle:]), _Call(self.items[:middle])]
+
+
+#: What became of an item: its blob, or why it has none.
+Outcome = tuple[MissingContent, bytes | EmbedError]
+#: A call that has ended: what was asked, and the answer or what was raised.
+_Ended = tuple[_Call, Batch | BaseException]
+
+
 class BatchEmbedder:
-    """Embeds the batches of one run.
+    """Embeds the batches of one run, as many at once as the model takes.
+
+    All but the calls themselves happens in the caller's thread; for a model that takes one
+    call at a time those do too.
 
     Args:
         model: the collection's model.
-        pause: ends a wait for the next attempt when it is set.
+        pause: ends the run, and a wait for the next attempt, when it is set.
         on_wait: called every now and then while it waits, to say that the run is alive.
         dimensions: what every vector must have; None until the first batch has shown it.
         key: the API key to call the model with; None for the model's own way to find one.
@@ -85,50 +122,175 @@ class BatchEmbedder:
         self._model = model
         self._pause = pause
         self._logged: set[str] = set()
+        self._ready: list[_Call] = []
+        self._delayed: list[tuple[float, int, _Call]] = []  # a heap, by when it is time
+        self._numbers = count()
+        self._held_until = 0.0
+        self._in_flight = 0
+        self._ended: SimpleQueue[_Ended] = SimpleQueue()
+        self._error: BaseException | None = None
+        self._shown_at = monotonic()
 
-    def embed(
-        self, batch: list[MissingContent]
-    ) -> Iterator[tuple[MissingContent, bytes | EmbedError]]:
-        """Yield each item with its blob or its error; a batch that fails is cut in two.
+    def stop(self, error: BaseException) -> None:
+        """Begin no further call; ``embed_all`` raises the error when those begun have ended."""
+        self._error = self._error or error
+
+    def embed_all(self, batches: Iterator[list[MissingContent]]) -> Iterator[list[Outcome]]:
+        """Yield the outcomes of each call, in the order in which calls end.
+
+        A batch that fails is cut in two until the item that fails stands alone.
+
+        Args:
+            batches: asked for the next one when there is room for another call.
 
         Raises:
-            Paused: the model kept failing, or the pause was set while waiting for it.
+            Paused: the model kept failing, or the pause was set.
             EmbedError: one that every other item would meet too.
+            BaseException: what ``batches`` raised, or was given to ``stop``. In any case what
+                was called for until then is yielded first.
         """
-        try:
-            answer = self._embed_with_retries([item.content for item in batch])
-        except _FATAL:
-            raise
-        except (ProviderError, InvalidVectorError) as error:
-            if len(batch) == 1:
-                self._log_detail(error)
-                yield batch[0], error
+        outcomes: deque[list[Outcome]] = deque()
+        while True:
+            if self._pause.is_set():
+                self.stop(Stopped())
+            # The next call begins before what the last one brought is written, where it takes
+            # no time from the caller's thread.
+            if self._has_room() and (self._model.concurrency > 1 or not outcomes):
+                call = self._next_call(batches)
+                if call is not None:
+                    self._begin(call)
+                    continue
+            if outcomes:
+                yield outcomes.popleft()
+            elif self._in_flight:
+                ended = self._wait_for_call()
+                if ended is not None:
+                    self._in_flight -= 1
+                    if found := self._outcomes(*ended):
+                        outcomes.append(found)
+            elif self._error is not None:
+                raise self._error
+            elif self._delayed:
+                self._wait_for_delayed()
+            else:
                 return
-            middle = len(batch) // 2
-            yield from self.embed(batch[:middle])
-            yield from self.embed(batch[middle:])
-            return
-        for item, vector in zip(batch, answer.vectors, strict=True):
-            yield item, vectors.encode(vector)
 
-    def _embed_with_retries(self, contents: list[Item]) -> Batch:
-        for attempt in range(RETRIES + 1):
-            try:
-                answer = embed_items(self._model, contents, Kind.DOCUMENT, key=self._key)
-            except ProviderError as error:
-                if not error.retryable:
-                    raise
-                if attempt == RETRIES:
-                    self._log_detail(error)
-                    raise Paused(f"the model kept failing: {first_line(error)}") from error
-                # Full jitter, so that many waiting clients do not come back together.
-                backoff = random.uniform(0, min(LONGEST_BACKOFF_SECONDS, 2.0**attempt))
-                self._wait(error.retry_after_seconds or backoff)
-                continue
+    def _has_room(self) -> bool:
+        return self._error is None and self._in_flight < self._model.concurrency
+
+    def _next_call(self, batches: Iterator[list[MissingContent]]) -> _Call | None:
+        """Return what to call the model with now, or None if that has to wait."""
+        now = monotonic()
+        if now < self._held_until:
+            return None
+        if self._delayed and self._delayed[0][0] <= now:
+            return heappop(self._delayed)[2]
+        if self._ready:
+            return self._ready.pop()
+        # While a service is down, only so much is put off: what was read is kept in memory.
+        if len(self._delayed) > (self._model.concurrency if self._model.concurrency > 1 else 0):
+            return None
+        try:
+            batch = next(batches, None)
+        except Exception as error:
+            self.stop(error)
+            return None
+        # To read it may have been what made the run end.
+        return None if batch is None or self._error is not None else _Call(batch)
+
+    def _begin(self, call: _Call) -> None:
+        self._in_flight += 1
+        if self._model.concurrency > 1:
+            start_thread(self._call, call, name="embed-request")
+        else:
+            self._call(call)
+
+    def _call(self, call: _Call) -> None:
+        """Call the model, wherever this runs, and hand over what came of it."""
+        contents = [item.content for item in call.items]
+        try:
+            answer = embed_items(self._model, contents, Kind.DOCUMENT, key=self._key, retries=True)
+        except BaseException as error:  # raised again where the outcomes are looked at
+            self._ended.put((call, error))
+        else:
+            self._ended.put((call, answer))
+
+    def _wait_for_call(self) -> _Ended | None:
+        """Return a call that has ended; None if it is time to look at something else."""
+        seconds = PAUSE_STEP_SECONDS
+        if self._delayed and self._has_room():
+            due = max(self._delayed[0][0], self._held_until) - monotonic()
+            seconds = min(seconds, max(0.0, due))
+        try:
+            return self._ended.get(timeout=seconds)
+        except Empty:
+            self._show_life()
+            return None
+
+    def _outcomes(self, call: _Call, answer: Batch | BaseException) -> list[Outcome]:
+        """Return what came of a call; none where it is tried again, or ends the run."""
+        try:
+            if isinstance(answer, BaseException):
+                raise answer
             self.tokens += answer.tokens or 0
             self._check_dimensions(answer.vectors.shape[1])
-            return answer
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        except _FATAL as error:
+            self.stop(error)
+        except QuotaExceededError as error:
+            self._log_detail(error)
+            self.stop(Paused(first_line(error)))
+        except (ProviderError, InvalidVectorError) as error:
+            if isinstance(error, ProviderError) and error.retryable:
+                self._try_again(call, error)
+            elif len(call.items) == 1:
+                self._log_detail(error)
+                return [(call.items[0], error)]
+            else:
+                self._ready += call.halves()
+        except Exception as error:
+            self.stop(error)
+        else:
+            blobs = map(vectors.encode, answer.vectors)
+            return list(zip(call.items, blobs, strict=True))
+        return []
+
+    def _try_again(self, call: _Call, error: ProviderError) -> None:
+        """Put a call off, or end the run if it was tried often enough."""
+        if call.attempt == RETRIES:
+            self._log_detail(error)
+            self.stop(Paused(f"the model kept failing: {first_line(error)}"))
+            return
+        # Full jitter, so that many waiting clients do not come back together.
+        most = FIRST_BACKOFF_SECONDS * 2.0**call.attempt
+        seconds = random.uniform(0, min(LONGEST_BACKOFF_SECONDS, most))
+        if error.retry_after_seconds:
+            seconds = error.retry_after_seconds
+            if seconds > LONGEST_WAIT_SECONDS:
+                self.stop(Paused(f"the model asks to be left alone for {seconds:.0f} seconds"))
+                return
+            # It is not this batch that is too much, but all of them together.
+            self._held_until = max(self._held_until, monotonic() + seconds)
+        call.attempt += 1
+        heappush(self._delayed, (monotonic() + seconds, next(self._numbers), call))
+
+    def _wait_for_delayed(self) -> None:
+        """Wait until the next delayed call is due, in steps that show that the run is alive."""
+        due, _, call = heappop(self._delayed)
+        seconds = max(due, self._held_until) - monotonic()
+        while seconds > 0 and self._error is None:
+            if self._pause.wait(min(seconds, WAIT_STEP_SECONDS)):
+                self.stop(Stopped())
+                return
+            seconds -= WAIT_STEP_SECONDS
+            self._on_wait()
+        self._held_until = 0.0
+        self._ready.append(call)
+
+    def _show_life(self) -> None:
+        """Say every now and then that the run is alive, and look at what it is asked."""
+        if monotonic() - self._shown_at >= WAIT_STEP_SECONDS:
+            self._shown_at = monotonic()
+            self._on_wait()
 
     def _log_detail(self, error: EmbedError) -> None:
         """Log what is not kept in the file; the same once, and not without end."""
@@ -136,21 +298,6 @@ class BatchEmbedder:
         if detail != str(error) and detail not in self._logged and len(self._logged) < MOST_LOGGED:
             self._logged.add(detail)
             logger.error("%s", detail)
-
-    def _wait(self, seconds: float) -> None:
-        """Wait, in steps that let the run show it is alive.
-
-        Raises:
-            Stopped: the pause was set.
-            Paused: the wait would be longer than anybody expects.
-        """
-        if seconds > LONGEST_WAIT_SECONDS:
-            raise Paused(f"the model asks to be left alone for {seconds:.0f} seconds")
-        while seconds > 0:
-            if self._pause.wait(min(seconds, WAIT_STEP_SECONDS)):
-                raise Stopped
-            seconds -= WAIT_STEP_SECONDS
-            self._on_wait()
 
     def _check_dimensions(self, dimensions: int) -> None:
         if self.dimensions is None:
@@ -164,18 +311,22 @@ def cut_into_batches(
 ) -> Iterator[list[MissingContent]]:
     """Cut a window into batches of texts of like length, which pad each other least.
 
-    The batches come in a shuffled order: short ones first would promise an end that the
-    long ones then put off. What has failed before comes last, by itself.
+    A batch is one call of the model, within its limits of items and of tokens. The batches
+    come in a shuffled order: short ones first would promise an end that the long ones then
+    put off. What has failed before comes last, by itself.
     """
     size = batch_size or BATCH_ITEMS
     size = min(size, model.batch_size or size)
     for again in (False, True):
         group = [item for item in missing if item.has_failed_before is again]
         group.sort(key=lambda item: item.reading.tokens)
-        starts = list(range(0, len(group), size))
-        random.Random(0).shuffle(starts)
-        for start in starts:
-            yield group[start : start + size]
+        lengths = (
+            min(item.reading.tokens, model.max_tokens or item.reading.tokens) for item in group
+        )
+        batches = list(cut_by_tokens(lengths, size, model.max_batch_tokens))
+        random.Random(0).shuffle(batches)
+        for batch in batches:
+            yield group[batch.start : batch.stop]
 
 
 def first_line(error: BaseException) -> str:

@@ -17,6 +17,8 @@ from .sources import Source, SourceSpec, entry_id_of
 
 #: Keys of one look into the table.
 _KEYS_PER_LOOK = 500
+#: The same where each of them may be an image.
+_IMAGES_PER_LOOK = 4
 _INT64 = 2**63
 
 
@@ -58,7 +60,7 @@ class ChangedRows(Source):
         """
         ids = sorted(self._only)
         met: set[str] = set()
-        step = max(1, min(size, _KEYS_PER_LOOK))
+        step = max(1, min(size, _IMAGES_PER_LOOK if self.spec.image else _KEYS_PER_LOOK))
         for start in range(0, len(ids), step):
             rows: dict[str, Row] = {}
             for record in self._read(ids[start : start + step]):

@@ -1,9 +1,9 @@
 """Collection and Entry: LLM's Python API over store and search, with its defects done right.
 
-Layer 8: imports ``database``, ``entry_writer``, ``errors``, ``model_calls``, ``models``,
-``records``, ``registry``, ``schema``, ``searching``, ``store`` and ``vectors``. For callers who
-have their contents in hand; what is read from a table or a file, and has to survive a kill, is
-a job.
+Layer 8: imports ``database``, ``entry_writer``, ``errors``, ``model_calls``, ``model_checks``,
+``models``, ``records``, ``registry``, ``schema``, ``searching``, ``store`` and ``vectors``. For
+callers who have their contents in hand; what is read from a table or a file, and has to
+survive a kill, is a job.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ from .errors import (
     SourceError,
 )
 from .model_calls import embed_query
+from .model_checks import check_model
 from .models import EmbeddingModel, Item
 from .records import CollectionRecord, content_hash
-from .registry import check_model, get_registry
+from .registry import get_registry
 from .schema import ensure_schema
 from .searching.exact import Hits, nearest
 from .searching.matrix import MatrixSearch

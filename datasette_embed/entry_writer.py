@@ -117,8 +117,9 @@ class EntryWriter:
             collection = self._make_ready()
             if blobs and collection.dimensions is None:
                 dimensions = len(next(iter(blobs.values()))) // vectors.ITEM_SIZE
-                self._store.set_dimensions(collection.id, dimensions)
-                collection = replace(collection, dimensions=dimensions)
+                metric = self._model.metric
+                self._store.set_space(collection.id, dimensions, metric)
+                collection = replace(collection, dimensions=dimensions, metric=metric)
             self._known.set_aside([entry_id for item in missing for entry_id in item.entry_ids])
             for item in missing:
                 new = item.new_entries(blobs[item.content_hash], self._model, store=keep)

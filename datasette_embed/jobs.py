@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
 from .batches import (
     BatchEmbedder,
+    Outcome,
     Paused,
     Stopped,
     cut_into_batches,
@@ -44,7 +45,7 @@ from .job_records import (
     Request,
 )
 from .lasting_writes import write_lasting
-from .missing import KnownVectors, MissingContent, compare
+from .missing import Awaited, KnownVectors, MissingContent, compare
 from .model_calls import read_items
 from .models import EmbeddingModel
 from .records import CollectionRecord, Refresh, Row, RowSource
@@ -114,9 +115,7 @@ class JobRun:
         self.pause = pause or threading.Event()
         self._batch_size = batch_size
         self._known = KnownVectors(self._store, collection.id)
-        self._embedder = BatchEmbedder(
-            model, self.pause, collection.dimensions, self._show_life, key=key
-        )
+        self._key = key
         self.reason: str | None = None
         self.pause_status = JobStatus.PAUSED
         self.states: tuple[JobStatus, ...] = UNFINISHED
@@ -124,6 +123,7 @@ class JobRun:
         self._request: Request | None = None
         self._failures_in_a_row = 0
         self._failing: set[str] = set()
+        self._awaited = Awaited()
         self._known_failures: set[tuple[str, bytes]] = set()
         self._claim = Claim(job.id, "", -1)  # of nothing, until run() has the real one
 
@@ -144,6 +144,10 @@ class JobRun:
                 self.collection = self._store.get_collection(self.collection.name)
         self._claim = claim
         self._known_failures = self._failures.known_failures(self.collection.id)
+        # Here, for whoever made this run may have given it another pause since.
+        self._embedder = BatchEmbedder(
+            self.model, self.pause, self.collection.dimensions, self._show_life, key=self._key
+        )
         with Heartbeat(self.path, claim, self.on_lost):
             return self._run_claimed(claim)
 
@@ -202,10 +206,17 @@ class JobRun:
     def _run(self, claim: Claim) -> None:
         self.conn.execute("drop table if exists temp._embed_seen")
         self.conn.execute("create temp table _embed_seen (id text primary key)")
-        for window in self.source.iter_windows(WINDOW_ROWS):
-            self._run_window(claim, window)
+        for outcomes in self._embedder.embed_all(self._batches(claim)):
+            self._write_outcomes(claim, outcomes)
         self._keep(lambda: self._write_end(claim))
         self.report(self.counts)
+
+    def _batches(self, claim: Claim) -> Iterator[list[MissingContent]]:
+        """Yield what the model is to be called for, reading the source as it is asked for."""
+        for window in self.source.iter_windows(WINDOW_ROWS):
+            missing = self._start_window(claim, window)
+            self._obey()
+            yield from cut_into_batches(missing, self.model, self._batch_size)
 
     def _write_end(self, claim: Claim) -> None:
         self._checkpoint(claim)
@@ -231,13 +242,9 @@ class JobRun:
         self._request = self._records.checkpoint(claim, self.counts)
 
     def _obey(self) -> None:
-        """Do what is asked of the run, now that the batch in flight is stored.
-
-        Raises:
-            Stopped: the file or whoever started the run says so.
-        """
+        """Begin no further call of the model if the file or whoever started the run says so."""
         if self._request or self.pause.is_set():
-            raise Stopped
+            self._embedder.stop(Stopped())
 
     def _delete_unseen(self) -> int:
         among = "" if self._only is None else " and id in (select value from json_each(?))"
@@ -252,7 +259,8 @@ class JobRun:
 
     # -- one window ----------------------------------------------------------------
 
-    def _run_window(self, claim: Claim, window: list[Row]) -> None:
+    def _start_window(self, claim: Claim, window: list[Row]) -> list[MissingContent]:
+        """Write what needs no model; return what the model is to be called for."""
         missing, refreshes, blanked = self._compare(window)
         missing, failures = self._read(missing)
         failures += [Failure(row.entry_id or NO_ID, row.problem) for row in window if row.problem]
@@ -274,11 +282,7 @@ class JobRun:
 
         self._keep(write)
         self.report(self.counts)
-        missing = [item for item in missing if item.content_hash not in reused]
-        for batch in cut_into_batches(missing, self.model, self._batch_size):
-            self._obey()
-            self._run_batch(claim, batch)
-        self._obey()
+        return self._awaited.add(item for item in missing if item.content_hash not in reused)
 
     def _read(self, missing: list[MissingContent]) -> tuple[list[MissingContent], list[Failure]]:
         """Return what the model can read, and a failure for each row it knows no word of."""
@@ -337,20 +341,18 @@ class JobRun:
 
     # -- one batch -----------------------------------------------------------------
 
-    def _run_batch(self, claim: Claim, batch: list[MissingContent]) -> None:
-        embedded: list[tuple[MissingContent, bytes]] = []
+    def _write_outcomes(self, claim: Claim, outcomes: list[Outcome]) -> None:
+        """Write what came of one call, and record how far the job is."""
         failures: list[Failure] = []
-        stopped: Exception | None = None
-        try:
-            for item, outcome in self._embedder.embed(batch):
-                if isinstance(outcome, bytes):
-                    embedded.append((item, outcome))
-                    self._failures_in_a_row = 0
-                else:
-                    failures += _failures_of(item, first_line(outcome))
-                    self._count_failure(item, outcome)
-        except (Paused, EmbedError) as error:
-            stopped = error  # but what has been paid for is kept
+        embedded: list[tuple[MissingContent, bytes]] = []
+        for item, outcome in outcomes:
+            self._awaited.remove(item)
+            if isinstance(outcome, bytes):
+                embedded.append((item, outcome))
+                self._failures_in_a_row = 0
+            else:
+                failures += _failures_of(item, first_line(outcome))
+                self._count_failure(item, outcome)
 
         def write() -> None:
             self._write_dimensions()
@@ -365,28 +367,26 @@ class JobRun:
 
         self._keep(write)
         self.report(self.counts)
-        if stopped:
-            raise stopped
+        self._obey()
 
     def _count_failure(self, item: MissingContent, error: EmbedError) -> None:
-        """Give up when one text after the other fails, for reasons that are not the text's.
-
-        Raises:
-            Paused: with the reason.
-        """
+        """Give up when one text after the other fails, for reasons that are not the text's."""
         if isinstance(error, UnreadableTextError) or item.has_failed_before:
             return
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= FAILURES_BEFORE_PAUSE:
-            raise Paused(
-                f"{self._failures_in_a_row} texts failed one after the other, "
-                f"the last with: {first_line(error)}"
+            self._embedder.stop(
+                Paused(
+                    f"{self._failures_in_a_row} texts failed one after the other, "
+                    f"the last with: {first_line(error)}"
+                )
             )
 
     def _write_dimensions(self) -> None:
         if self.collection.dimensions is None and self._embedder.dimensions is not None:
-            self._store.set_dimensions(self.collection.id, self._embedder.dimensions)
-            self.collection = replace(self.collection, dimensions=self._embedder.dimensions)
+            dimensions, metric = self._embedder.dimensions, self.model.metric
+            self._store.set_space(self.collection.id, dimensions, metric)
+            self.collection = replace(self.collection, dimensions=dimensions, metric=metric)
 
     def _write(self, item: MissingContent, blob: bytes) -> None:
         entries = item.new_entries(blob, self.model, store=self.collection.store)

@@ -92,6 +92,21 @@ def find_key(
     return key or None
 
 
+def find_key_place(own: str | None, name: str | None, variable: str | None) -> str | None:
+    """Return where ``find_key`` finds the key of a model, or None; the key itself is not told.
+
+    Raises:
+        SourceError: LLM's file had to be asked and cannot be read.
+    """
+    if own:
+        return "the model itself"
+    if variable and os.environ.get(variable):
+        return f"the environment variable {variable}"
+    if name and read_stored_keys().get(name):
+        return f"the key '{name}' in {keys_path()}"
+    return None
+
+
 def _by_name_in_place(explicit: str) -> str:
     """Return the stored key of this name, as LLM would; else what was given, a key itself."""
     try:

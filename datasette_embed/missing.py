@@ -68,6 +68,28 @@ class MissingContent:
         ]
 
 
+class Awaited:
+    """The contents that the model is called for, or about to be, each once."""
+
+    def __init__(self) -> None:
+        self._by_hash: dict[bytes, MissingContent] = {}
+
+    def add(self, missing: Iterable[MissingContent]) -> list[MissingContent]:
+        """Return those that are new; the rows of the others join those that wait already."""
+        new = []
+        for item in missing:
+            waiting = self._by_hash.setdefault(item.content_hash, item)
+            if waiting is item:
+                new.append(item)
+            else:
+                waiting.rows += item.rows
+        return new
+
+    def remove(self, item: MissingContent) -> None:
+        """Forget a content whose call has ended."""
+        del self._by_hash[item.content_hash]
+
+
 @dataclass
 class Comparison:
     """Rows compared with what is stored under their ids.

@@ -1,7 +1,7 @@
 """Sources opened by what a caller or a collection says, and refused where that is unsafe.
 
-Layer 8: imports ``database``, ``errors``, ``records``, ``schema``, ``sources`` and ``store``.
-Whose rows may be read is decided here, how they are read in ``sources``.
+Layer 8: imports ``database``, ``errors``, ``image_values``, ``records``, ``schema``,
+``sources`` and ``store``. Whose rows may be read is decided here, how they are read in ``sources``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .database import deadline, open_database, sqlite3, translated
 from .errors import SourceError
+from .image_values import NO_ACCESS, ImageAccess, ImageFrom, ReadImage
 from .records import CollectionRecord
 from .schema import has_collections, refuse_foreign
 from .sources import Source, SourceSpec
@@ -43,16 +44,21 @@ def syncable(db: str, names: tuple[str, ...]) -> list[CollectionRecord]:
 
 @contextmanager
 def synced_source(
-    db: str, record: CollectionRecord, rows_from: str | None, confirm: Confirm | None
+    db: str,
+    record: CollectionRecord,
+    rows_from: str | None,
+    confirm: Confirm | None,
+    images: ImageAccess = NO_ACCESS,
 ) -> Iterator[Source]:
     """Open what a collection says it was made from.
 
     Args:
         rows_from: the file that holds its rows, if they are not in ``db``.
         confirm: asked before another file is read; None does not ask.
+        images: what paths and addresses of images may lead to.
 
     Raises:
-        SourceError: it does not say, or the answer was no.
+        SourceError: it does not say, or the answer was no; its images are where none may be read.
     """
     subject = f"collection '{record.name}'"
     if record.source is None:
@@ -68,13 +74,19 @@ def synced_source(
         # Whoever made this file decides what is read, and may not have meant well.
         question = f"'{record.name}' asks to read this from {rows_from}: {spec}. Read it?"
         require(confirm, subject, question)
+    read_image = images.reader(spec.image_from, subject)
     with closing(open_database(rows_from)) as conn:
-        yield Source(conn, spec, rows_from)
+        yield Source(conn, spec, rows_from, read_image)
 
 
 @contextmanager
 def opened_source(
-    db: str, spec: SourceSpec, path: str, name: str, seconds: float | None = None
+    db: str,
+    spec: SourceSpec,
+    path: str,
+    name: str,
+    seconds: float | None = None,
+    images: ImageAccess = NO_ACCESS,
 ) -> Iterator[Source]:
     """Open what a collection is to be made from.
 
@@ -84,9 +96,10 @@ def opened_source(
             those the collection was made with are taken. The same call would otherwise stop
             to work when the rows have come to suggest other columns.
         seconds: how long all that is asked of the rows may take; None for any time.
+        images: what paths and addresses of images may lead to.
 
     Raises:
-        SourceError: as ``Source``; the table is where vectors are kept.
+        SourceError: as ``Source`` and ``ImageAccess.reader``; the table is where vectors are kept.
         DeadlineError: it takes longer.
     """
     spec = _completed(spec, path, name)
@@ -96,7 +109,7 @@ def opened_source(
     ):
         with translated(db):
             _refuse_our_own(conn, db, spec)
-        yield _opened(conn, db, spec)
+        yield _opened(conn, db, spec, images.reader(spec.image_from, db))
 
 
 def chosen_source(
@@ -109,12 +122,16 @@ def chosen_source(
     id_columns: tuple[str, ...],
     collection: str | None,
     is_elsewhere: bool,
+    image: str | None = None,
+    images: ImageAccess = NO_ACCESS,
     option: str = "{}=",
 ) -> tuple[str, SourceSpec]:
     """Return the name of a new collection, and what it is to be made from.
 
     Args:
         collection: its name; None for the table's.
+        image: the column of the images that are embedded, instead of texts.
+        images: where those are that are not in the column itself.
         option: how the caller's options are spelled, for messages: ``--{}`` in a shell.
 
     Raises:
@@ -124,6 +141,10 @@ def chosen_source(
         raise ValueError(
             f"give {option.format('columns')} or {option.format('template')}, not both"
         )
+    if image and (columns or template):
+        chosen = option.format("columns" if columns else "template")
+        raise ValueError(f"give {option.format('image')} or {chosen}, not both")
+    image_from = _image_from(image, images, option)
     if bool(table) == bool(sql):
         raise ValueError(f"name a table or give {option.format('sql')}, one of them")
     name = collection or table
@@ -137,7 +158,27 @@ def chosen_source(
         where=where,
         id_columns=id_columns,
         is_elsewhere=is_elsewhere,
+        image=image,
+        image_from=image_from,
     )
+
+
+def _image_from(image: str | None, images: ImageAccess, option: str) -> ImageFrom | None:
+    """Return what the texts in a column of images are, if it is to hold any.
+
+    Raises:
+        ValueError: both are chosen, or there is no such column.
+    """
+    dash = "-" if option.startswith("--") else "_"
+    files, urls = (option.format(f"image{dash}{kind}") for kind in ("files", "urls"))
+    if images == NO_ACCESS:
+        return None
+    if images.folder is not None and images.urls:
+        raise ValueError(f"give {files} or {urls}, not both")
+    if not image:
+        given = urls if images.urls else files
+        raise ValueError(f"{given} goes with {option.format('image')}, which names the column")
+    return ImageFrom.URLS if images.urls else ImageFrom.FILES
 
 
 def is_elsewhere(db: str | Path, into: str | Path | None) -> bool:
@@ -156,7 +197,7 @@ def require(confirm: Confirm | None, subject: str, question: str) -> None:
 
 
 def _completed(spec: SourceSpec, path: str, name: str) -> SourceSpec:
-    if spec.sql or spec.columns or spec.template or not Path(path).exists():
+    if spec.sql or spec.columns or spec.template or spec.image or not Path(path).exists():
         return spec
     with closing(open_database(path)) as conn, translated(path):
         record = Store(conn).find_collection(name)
@@ -178,10 +219,12 @@ def _refuse_our_own(conn: sqlite3.Connection, db: str, spec: SourceSpec) -> None
         )
 
 
-def _opened(conn: sqlite3.Connection, db: str, spec: SourceSpec) -> Source:
+def _opened(
+    conn: sqlite3.Connection, db: str, spec: SourceSpec, read_image: ReadImage | None
+) -> Source:
     """Open the source; what is wrong with the condition is said about the option."""
     try:
-        return Source(conn, spec, db)
+        return Source(conn, spec, db, read_image)
     except SourceError as error:
         if spec.where and _can_be_opened(conn, db, replace(spec, where=None)):
             raise SourceError("--where", error.reason) from error

@@ -188,9 +188,11 @@ class _Comparison:
 
 def _add_to_sample(sample: list[Item], content: Item, seen: int, chooser: random.Random) -> None:
     """Keep a uniform sample of a stream (reservoir sampling, Vitter 1985, algorithm R)."""
-    if len(sample) < TOKEN_SAMPLE:
+    # An image has no tokens to count, and two hundred of them may take a gigabyte.
+    size = TOKEN_SAMPLE if isinstance(content, str) else TIMED_SAMPLE
+    if len(sample) < size:
         sample.append(content)
-    elif (place := chooser.randrange(seen)) < TOKEN_SAMPLE:
+    elif (place := chooser.randrange(seen)) < size:
         sample[place] = content
 
 

@@ -1,7 +1,7 @@
 """Registry: names of models -> the models themselves, resolved once.
 
-Layer 5: imports ``errors``, ``hookspecs``, ``llm_files``, ``model_entries``, ``models``,
-``models_file``, ``providers``, ``redaction`` and ``settings``. Below this module
+Layer 5: imports ``errors``, ``hookspecs``, ``llm_files``, ``model_checks``, ``model_entries``,
+``models``, ``models_file``, ``providers``, ``redaction`` and ``settings``. Below this module
 models are passed as objects. Mistakes of a plugin's author are refused at registration, before
 anything is stored. Building a registry loads no weights and no heavy package.
 """
@@ -9,11 +9,11 @@ anything is stored. Building a registry loads no weights and no heavy package.
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import logging
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -27,10 +27,10 @@ from .errors import (
 )
 from .hookspecs import add_hookspecs
 from .llm_files import ALIASES_FILE_NAME, read_aliases
+from .model_checks import check_model, class_name, described
 from .model_entries import ModelEntry
-from .models import EmbeddingModel, Kind
+from .models import EmbeddingModel
 from .models_file import read_models_file
-from .providers.adapted import AdaptedModel
 from .providers.opening import missing_package, open_model
 from .redaction import redacted
 from .settings import MODELS_FILE_NAME, PLUGIN_NAME, Settings, parse_settings
@@ -67,6 +67,8 @@ class Registry:
         self.user_aliases: set[str] = set()
         self._models: dict[str, RegisteredModel] = {}
         self._names: dict[str, EmbeddingModel] = {}
+        self._late_source: Callable[[Registry], None] | None = None
+        self._is_asking = False
 
     def register(self, model: Any, aliases: Iterable[str] | None = ()) -> None:
         """Add a model under its id and its aliases.
@@ -85,8 +87,8 @@ class Registry:
             holder = self._names.get(name)
             if holder is not None:
                 raise ModelRegistrationError(
-                    f"{_described(model)}: the name '{name}' already belongs to "
-                    f"{_described(holder)} ({holder.model_id})"
+                    f"{described(model)}: the name '{name}' already belongs to "
+                    f"{described(holder)} ({holder.model_id})"
                 )
         self._models[model.model_id] = RegisteredModel(model, other_names)
         for name in (model.model_id, *other_names):
@@ -99,7 +101,11 @@ class Registry:
             aliases: alias -> id or registered alias. A name that belongs to another model
                 keeps its meaning, and the alias is listed in ``unavailable``.
         """
-        targets = {alias: self._names.get(target) for alias, target in aliases.items()}
+        targets = {
+            alias: self._names.get(target)
+            for alias, target in aliases.items()
+            if target not in self.user_aliases
+        }
         for alias, model in targets.items():
             holder = self._names.get(alias)
             if model is None or holder is model or not alias.strip():
@@ -114,8 +120,39 @@ class Registry:
             self._names[alias] = model
             self.user_aliases.add(alias)
 
+    def register_if_free(self, model: EmbeddingModel, aliases: Iterable[str]) -> None:
+        """Add a model under those of its names that nobody has; without its id not at all.
+
+        Raises:
+            ModelRegistrationError: it is no embedding model.
+        """
+        if model.model_id not in self._names:
+            self.register(model, [name for name in aliases if name not in self._names])
+
+    def add_late_source(self, source: Callable[[Registry], None]) -> None:
+        """Have somebody asked for more models when a name is not found or all are listed.
+
+        It is asked once; it registers what it has, and raises nothing.
+        """
+        self._late_source = source
+
+    def _ask_late_source(self) -> None:
+        if self._late_source is None:
+            return
+        with _late_lock:  # whoever comes in between waits for all of the models
+            source = self._late_source
+            if source is None or self._is_asking:  # asked by what it asked itself
+                return
+            self._is_asking = True
+            try:
+                source(self)
+            finally:
+                self._late_source, self._is_asking = None, False
+
     def find(self, name: str) -> EmbeddingModel | None:
         """Return the model of this id or alias, or None."""
+        if name not in self._names:
+            self._ask_late_source()
         return self._names.get(name)
 
     def get(self, name: str) -> EmbeddingModel:
@@ -124,13 +161,18 @@ class Registry:
         Raises:
             UnknownModelError: there is none; it lists the known ids and aliases.
         """
-        model = self._names.get(name)
+        model = self.find(name)
         if model is None:
             raise UnknownModelError(name, self.known_names())
         return model
 
     def list_models(self) -> list[RegisteredModel]:
         """Return every registered model, sorted by id."""
+        self._ask_late_source()
+        return self.list_early_models()
+
+    def list_early_models(self) -> list[RegisteredModel]:
+        """Return the models that are there without asking the late source, sorted by id."""
         return [self._models[model_id] for model_id in sorted(self._models)]
 
     def known_names(self) -> list[str]:
@@ -143,102 +185,26 @@ class Registry:
         ]
 
 
-def check_model(model: Any) -> EmbeddingModel:
-    """Return the object as an EmbeddingModel, wrapped if it was written for LLM.
-
-    Raises:
-        ModelRegistrationError: it names the class, what is wrong and what was expected.
-    """
-    if isinstance(model, type):
-        try:
-            model = model()
-        except Exception as error:
-            raise ModelRegistrationError(
-                f"{_class_name(model)} cannot be made without arguments ({error}): "
-                "register an instance"
-            ) from error
-    model_id = getattr(model, "model_id", None)
-    if not isinstance(model_id, str) or not model_id.strip():
-        raise ModelRegistrationError(
-            f"{_described(model)}: model_id must be text that is not blank, not {model_id!r}"
-        )
-    if not callable(getattr(model, "embed_batch", None)):
-        raise ModelRegistrationError(
-            f"{_described(model)} ({model_id}) has no method embed_batch(items)"
-        )
-    _check_signature(model)
-    checked = model if isinstance(model, EmbeddingModel) else AdaptedModel(model)
-    _check_attributes(checked)
-    return checked
-
-
-def _check_signature(model: Any) -> None:
-    """Refuse an ``embed_batch`` that cannot be called as it will be."""
-    try:
-        signature = inspect.signature(model.embed_batch)
-    except (TypeError, ValueError):
-        return  # written in C, without a signature to look at
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    options = {"kind": Kind.DOCUMENT, "key": None}
-    accepted = {
-        name: value for name, value in options.items() if takes_any or name in signature.parameters
-    }
-    try:
-        signature.bind([], **accepted)
-    except TypeError as error:
-        raise ModelRegistrationError(
-            f"{_described(model)}: embed_batch{signature} cannot be called as "
-            f"embed_batch(items, *, kind, key): {error}"
-        ) from error
-
-
-def _check_attributes(model: EmbeddingModel) -> None:
-    """Refuse attributes that would fail later and far away."""
-    for name in ("dimensions", "batch_size", "max_tokens"):
-        value = getattr(model, name)
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ModelRegistrationError(
-                f"{_described(model)}: {name} must be a whole number of 1 or more, "
-                f"or None, not {value!r}"
-            )
-    if model.metric not in ("cosine", "dot"):
-        raise ModelRegistrationError(
-            f"{_described(model)}: metric must be cosine or dot, not {model.metric!r}"
-        )
-    if not model.supports_text and not model.supports_binary:
-        raise ModelRegistrationError(
-            f"{_described(model)}: supports_text and supports_binary are both false"
-        )
-
-
 def _check_aliases(model: EmbeddingModel, aliases: Any) -> tuple[str, ...]:
     """Return the aliases as a tuple without repeats and without the id itself."""
     if isinstance(aliases, str):
         raise ModelRegistrationError(
-            f"{_described(model)}: aliases must be a list of names, not the text {aliases!r}"
+            f"{described(model)}: aliases must be a list of names, not the text {aliases!r}"
         )
     names = list(aliases or ())
     for alias in names:
         if not isinstance(alias, str) or not alias.strip():
             raise ModelRegistrationError(
-                f"{_described(model)}: an alias must be text that is not blank, not {alias!r}"
+                f"{described(model)}: an alias must be text that is not blank, not {alias!r}"
             )
     return tuple(name for name in dict.fromkeys(names) if name != model.model_id)
-
-
-def _described(model: Any) -> str:
-    return _class_name(type(model.wrapped if isinstance(model, AdaptedModel) else model))
-
-
-def _class_name(of: type) -> str:
-    return f"{of.__module__}.{of.__qualname__}"
 
 
 def build_registry(settings: Settings) -> Registry:
     """Return a registry of the bundled model, plugins' models, registered ones and OpenAI's.
 
     OpenAI's models come after them and the aliases that LLM's user has set come last: they
-    take no name from anybody.
+    take no name from anybody. Models of LLM's plugins are added once they are asked for.
     A source that fails is logged and listed in ``unavailable``; the others work.
     """
     registry = Registry()
@@ -264,6 +230,8 @@ def build_registry(settings: Settings) -> Registry:
     except EmbedError as error:
         logger.warning("LLM's aliases cannot be used: %s", error)
         registry.unavailable[ALIASES_FILE_NAME] = str(error)
+    if importlib.util.find_spec("llm") is not None:
+        registry.add_late_source(_add_from_llm)
     return registry
 
 
@@ -323,10 +291,39 @@ def _add_from_plugins(registry: Registry) -> None:
             )
 
 
+def _add_from_llm(registry: Registry) -> None:
+    """Add the models of LLM's plugins under names that nobody has, and their user's aliases."""
+    from .providers.llm import LlmModel
+    from .providers.llm_plugins import plugin_models
+
+    try:
+        found = plugin_models()
+    except Exception as error:
+        logger.exception("the models of LLM's plugins cannot be used")
+        registry.unavailable["LLM's plugins"] = redacted(f"{type(error).__name__}: {error}")
+        return
+    for name, reason in found.failures.items():
+        logger.warning("%s cannot be used: %s", name, reason)
+        registry.unavailable[name] = reason
+    for model, aliases in found.models:
+        try:
+            registry.register_if_free(model, aliases)
+        except ModelRegistrationError as error:
+            registry.unavailable[str(model.model_id)] = str(error)
+    for entry in registry.list_early_models():
+        if isinstance(entry.model, LlmModel):
+            try:
+                entry.model.plugin_model()
+            except EmbedError as error:
+                registry.unavailable.setdefault(entry.model.model_id, str(error))
+    with suppress(EmbedError):  # said already, when the registry was built
+        registry.add_user_aliases(read_aliases())
+
+
 def _plugin_name(implementation: Any) -> str:
     """Return a name a person knows a plugin by: pluggy calls unnamed objects by number."""
     name = getattr(implementation.plugin, "__name__", None)
-    return name or _class_name(type(implementation.plugin))
+    return name or class_name(type(implementation.plugin))
 
 
 def _add_entry(registry: Registry, entry: ModelEntry) -> None:
@@ -344,6 +341,8 @@ def _add_entry(registry: Registry, entry: ModelEntry) -> None:
         registry.unavailable[entry.resolved_id] = str(missing)
 
 
+# Reentrant, because LLM's plugins may ask for models themselves.
+_late_lock = threading.RLock()
 # Reentrant, because a hook implementation may ask for the registry it is being added to.
 _lock = threading.RLock()
 _process_registry: Registry | None = None

@@ -18,6 +18,7 @@ from .collection import Collection, Entry
 from .collection_setup import check_collection, ensure_collection
 from .database import DatabaseLike, open_database, translated
 from .errors import SourceError
+from .image_values import ImageAccess
 from .job_records import JobCounts, JobRecords, JobStatus
 from .jobs import JobRun
 from .model_names import default_model
@@ -224,6 +225,9 @@ def create(
     store: bool = False,
     into: str | Path | None = None,
     key: str | None = None,
+    image: str | None = None,
+    image_files: str | Path | None = None,
+    image_urls: bool = False,
 ) -> RunOutcome:
     """Embed the rows of a table, a view or a query: ``datasette embed create``.
 
@@ -232,15 +236,16 @@ def create(
     Args:
         table: a table or view of ``db``; or ``sql``, a query whose first column is the id.
         columns: what makes up the text; none: those that hold prose. Or a ``template``.
+        image: a column of images instead; of paths in ``image_files``, of ``image_urls``.
         id_columns: the columns that name a row; none: the primary key.
-        collection: its name; None for the table's.
+        collection: its name, None for the table's. ``into``: its file, None for ``db``.
         model_id: None for the collection's own model, else the default one.
-        into: the file for the vectors; None for ``db``.
 
     Raises:
         EmbedError: nothing was changed, or the job's row says how far it came.
         ValueError: neither or both of ``table`` and ``sql``; no name for the collection.
     """
+    images = _image_access(image_files, image_urls)
     name, spec = chosen_source(
         table=table,
         sql=sql,
@@ -250,10 +255,12 @@ def create(
         id_columns=_names(id_columns),
         collection=collection,
         is_elsewhere=is_elsewhere(db, into),
+        image=image,
+        images=images,
     )
-    path = str(into or db)
-    with opened_source(str(db), spec, path, name) as source:
-        return Run(path, name, source, model_id, RunOptions(store=store, key=key)).complete()
+    path, options = str(into or db), RunOptions(store=store, key=key)
+    with opened_source(str(db), spec, path, name, images=images) as source:
+        return Run(path, name, source, model_id, options).complete()
 
 
 def sync(
@@ -263,6 +270,8 @@ def sync(
     keep_removed: bool = False,
     key: str | None = None,
     confirm: Confirm = lambda question: False,
+    image_files: str | Path | None = None,
+    image_urls: bool = False,
 ) -> list[RunOutcome]:
     """Bring collections up to date with their rows: ``datasette embed sync``.
 
@@ -275,15 +284,18 @@ def sync(
         confirm: asked before it reads rows of another file (the collection says which, and
             may be a stranger's), before it costs money and before it empties a collection.
             The default answers no.
+        image_files: the folder of the images whose paths a collection was made from.
+        image_urls: fetch the images whose addresses a collection was made from.
 
     Raises:
         EmbedError: a collection cannot be brought up to date; those before it are.
     """
     options = RunOptions(remove=not keep_removed, key=key)
+    images = _image_access(image_files, image_urls)
     outcomes = []
     for record in syncable(str(db), collections):
         elsewhere = None if rows_from is None else str(rows_from)
-        with synced_source(str(db), record, elsewhere, confirm) as source:
+        with synced_source(str(db), record, elsewhere, confirm, images) as source:
             run = Run(str(db), record.name, source, options=options)
             outcomes.append(run.complete(confirm))
     return outcomes
@@ -306,6 +318,10 @@ def search(
     """
     with Collection(collection, db, create=False) as opened:
         return opened.similar(value, number, prefix, key=key)
+
+
+def _image_access(folder: str | Path | None, urls: bool) -> ImageAccess:
+    return ImageAccess(None if folder is None else str(folder), urls)
 
 
 def _names(columns: Sequence[str]) -> tuple[str, ...]:

@@ -133,6 +133,7 @@ def warm_models(registry: Registry, names: tuple[str, ...]) -> None:
         except Exception as error:
             reason = redacted(error.detail if isinstance(error, EmbedError) else str(error))
             logger.warning("the model %s could not be loaded at startup: %s", name, reason)
+    registry.list_models()  # LLM's plugins, which no page is then the first to wait for
 
 
 # -- who may use a model ------------------------------------------------------------
@@ -271,7 +272,8 @@ async def embed_for(
     limits = Limits(
         timeout_seconds=settings.embed_timeout_seconds,
         concurrent=WEB_THREADS,
-        characters=settings.max_text_characters,
+        # An image came in a body, which has a limit of its own.
+        characters=settings.max_text_characters if any(map(_is_text, items)) else None,
         lane="web",
     )
     if not _web_places.acquire(blocking=False):
@@ -281,6 +283,10 @@ async def embed_for(
         return await _in_daemon_thread(embed)
     finally:
         _web_places.release()
+
+
+def _is_text(item: Item) -> bool:
+    return isinstance(item, str)
 
 
 #: Requests that may have texts embedded at once.

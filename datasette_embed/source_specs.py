@@ -1,6 +1,7 @@
 """What a collection is made of, as it is stored with the collection.
 
-Layer 4: imports ``errors`` and ``records``. Nothing is opened or read here; that is ``sources``.
+Layer 4: imports ``errors``, ``image_values`` and ``records``. Nothing is opened or
+read here; that is ``sources``.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import SourceError
+from .image_values import ImageFrom
 from .records import is_storable
 
 
@@ -25,6 +27,8 @@ class SourceSpec:
         filters: the query string of a table page that ``where`` was made of, if it was.
         id_columns: the columns that name a row, where that is not the primary key.
         is_elsewhere: whether the rows live in another file than the vectors.
+        image: the column of the images that are embedded, instead of texts.
+        image_from: what the texts in it are (``ImageFrom``); None: it holds the images.
     """
 
     table: str | None = None
@@ -35,6 +39,8 @@ class SourceSpec:
     filters: str | None = None
     id_columns: tuple[str, ...] = ()
     is_elsewhere: bool = False
+    image: str | None = None
+    image_from: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object without the fields that are empty."""
@@ -61,6 +67,10 @@ class SourceSpec:
                     "the collection's source", f"cannot be read: {name!r} is not what it should be"
                 )
             fields[name] = tuple(map(str, value)) if isinstance(value, list) else value
+        if fields.get("image_from") not in (None, *ImageFrom):
+            raise SourceError(
+                "the collection's source", "cannot be read: 'image_from' is not what it should be"
+            )
         return cls(**fields)
 
     @property
@@ -72,5 +82,8 @@ class SourceSpec:
         if self.sql:
             return f"query: {self.sql}"
         what = self.template or ", ".join(self.columns)
+        if self.image:
+            kinds = {"files": "files of images", "urls": "addresses of images"}
+            what = f"{kinds.get(self.image_from or '', 'images')} in {self.image}"
         where = f" where {self.where}" if self.where else ""
         return f"table {self.table}{where}: {what}"

@@ -1,7 +1,7 @@
 """What to embed: the rows of a table, a view or a query, as (entry id, content).
 
-Layer 7: imports ``errors``, ``database`` and ``source_specs``. A source is opened on a
-connection of its own and read in windows, each in a short read of its own, so that nobody
+Layer 7: imports ``errors``, ``database``, ``image_rows`` and ``source_specs``. A source is opened
+on a connection of its own and read in windows, each in a short read of its own, so that nobody
 who writes to the file has to wait while a model computes. No embedding and no writing
 belongs here.
 """
@@ -18,6 +18,9 @@ from datasette.utils import tilde_encode
 
 from .database import quoted, sqlite3, translated
 from .errors import SourceError
+from .image_rows import ImageRows
+from .image_values import ReadImage
+from .input_rows import windows
 from .models import is_blank
 from .records import Row
 from .schema_sql import OUR_TABLES
@@ -38,6 +41,7 @@ class Source:
         spec: what to read; a spec without columns or template gets the columns that hold
             prose. ``source.spec`` is the complete one.
         path: named in errors.
+        read_image: reads what texts in a column of images stand for; None where it may not be.
 
     Attributes:
         columns: those that make up the content, or are named in the template.
@@ -47,11 +51,18 @@ class Source:
         SourceError: no such table or column, a query that fails.
     """
 
-    def __init__(self, conn: sqlite3.Connection, spec: SourceSpec, path: str) -> None:
+    def __init__(
+        self,
+        conn: sqlite3.Connection,
+        spec: SourceSpec,
+        path: str,
+        read_image: ReadImage | None = None,
+    ) -> None:
         if bool(spec.table) == bool(spec.sql):
             raise SourceError(path, "name a table or a query (--sql), one of them")
         self.conn = conn
         self.path = path
+        self._images = ImageRows.of(spec, path, read_image)
         conn.text_factory = _decoded
         with translated(path):
             self._open(spec)
@@ -69,7 +80,7 @@ class Source:
     @property
     def is_binary(self) -> bool:
         """Whether the contents are bytes, not texts."""
-        return False
+        return self._images is not None
 
     def __str__(self) -> str:
         return f"{self.path}: {self.spec}"
@@ -88,17 +99,20 @@ class Source:
         for condition in (self._where, f"{spec.where or 1}\n"):
             self.conn.execute(f"select 1 from {self._from} where {condition} limit 0")
         self._template = spec.template
-        if spec.template:
+        if self._images:
+            self.columns = [self._images.column]
+        elif spec.template:
             self.columns = list(dict.fromkeys(_PLACEHOLDER.findall(spec.template)))
             if not self.columns:
                 raise SourceError(self.path, "the template names no {{ column }}")
         else:
             self.columns = list(spec.columns) or self._default_columns(spec, names, id_columns)
         self._check_columns(self.columns, names)
-        self.spec = replace(spec, columns=() if spec.template else tuple(self.columns))
+        has_columns = not (spec.template or self._images)
+        self.spec = replace(spec, columns=tuple(self.columns) if has_columns else ())
         self.id_columns = id_columns
         self._ids = [_expression(column) for column in id_columns]
-        self._texts = [quoted(column) for column in self.columns]
+        self._texts = self._images.expressions if self._images else list(map(quoted, self.columns))
         self._key = paging_key
         self._may_repeat_ids = bool(spec.id_columns) or not paging_key or self._mixes_types(spec)
 
@@ -251,6 +265,13 @@ class Source:
         Raises:
             SourceError: ids that are not unique; the file cannot be read (any longer).
         """
+        if self._images is None:
+            yield from self._iter_pages(size)
+        else:
+            # One by one, for a thousand of them may be more than the memory holds.
+            yield from windows((row for page in self._iter_pages(1) for row in page), size)
+
+    def _iter_pages(self, size: int) -> Iterator[list[Row]]:
         with translated(self.path):
             self._prepare()
         key = ", ".join(self._key)
@@ -303,9 +324,10 @@ class Source:
     def find_content(self, entry_id: str) -> str | None:
         """Return the text of one row for display, or None.
 
-        None too where the id is made of several columns, since ids are never parsed.
+        None too for an image, and where the id is made of several columns, since ids are never
+        parsed.
         """
-        if len(self._ids) != 1:
+        if len(self._ids) != 1 or self._images:
             return None
         with translated(self.path):
             record = self.conn.execute(
@@ -319,6 +341,8 @@ class Source:
         entry_id = entry_id_of(ids)
         if entry_id is None:
             return Row(None, "", "the row has no usable id: NULL, binary or not text in its key")
+        if self._images:
+            return self._images.row(entry_id, *values)
         for column, value in zip(self.columns, values, strict=True):
             if isinstance(value, _NotUtf8):
                 return Row(entry_id, "", f"column '{column}' holds text that is not UTF-8")

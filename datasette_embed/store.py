@@ -198,11 +198,14 @@ class Store(Entries):
             ).fetchone()
         )
 
-    def set_dimensions(self, collection_id: int, dimensions: int) -> None:
-        """Record the length of the collection's vectors."""
+    def set_space(self, collection_id: int, dimensions: int, metric: str) -> None:
+        """Record how long the collection's vectors are and how they are compared.
+
+        Some models say either only once they are loaded, which may be after it was made.
+        """
         self.conn.execute(
-            "update _embed_collections set dimensions = ? where collection_id = ?",
-            (dimensions, collection_id),
+            "update _embed_collections set dimensions = ?, metric = ? where collection_id = ?",
+            (dimensions, metric, collection_id),
         )
 
     def set_store(self, collection_id: int, store: bool) -> None:

@@ -15,6 +15,7 @@ from . import schema
 from .budgets import is_free
 from .database import sqlite3, translated, write_transaction
 from .errors import JobStateError, PaidModelError, SourceError
+from .image_values import not_followed
 from .job_records import (
     CANCELLED_BY_REQUEST,
     PAUSED_BY_REQUEST,
@@ -223,6 +224,8 @@ def _watchable_table(
     """
     subject = f"collection '{collection.name}'"
     spec = source.spec
+    if spec.image_from:
+        raise SourceError(subject, not_followed(spec.image_from))
     if not spec.table:
         raise SourceError(
             subject, "is made from a query, whose changes cannot be noted: run sync instead"

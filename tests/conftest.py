@@ -133,3 +133,28 @@ def make_api_site(
 def api_site(make_api_site: Callable[..., Any]) -> Any:
     """A site with ``posts``, which is public, and ``secrets``, which is not."""
     return make_api_site()
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT whose files have a prompt for queries."""
+    from tests.checkpoints import write_bert
+
+    prompts = {"query": "one two ", "document": ""}
+    return write_bert(tmp_path_factory.mktemp("bert"), prompts=prompts)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP."""
+    from tests.checkpoints import write_clip
+
+    return write_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="session")
+def tiny_instructor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Instructor, whose pooling leaves the prompt out."""
+    from tests.checkpoints import write_instructor
+
+    return write_instructor(tmp_path_factory.mktemp("instructor"))

@@ -11,6 +11,7 @@ import threading
 import numpy as np
 import pytest
 
+from datasette_embed.errors import UnreadableTextError
 from datasette_embed.models import EmbeddingModel, Kind
 
 TEXTS = [
@@ -120,3 +121,48 @@ class EmbeddingModelContract:
         model.warm()
         model.warm()
         assert model.embed(TEXTS[0])
+
+
+class ImageModelContract:
+    """What a model of texts and images is relied on for, besides ``EmbeddingModelContract``."""
+
+    #: Largest difference of one number between an item's vector alone and in a batch.
+    batch_tolerance = 1e-5
+
+    @pytest.fixture
+    def model(self) -> EmbeddingModel:
+        raise NotImplementedError("the subclass makes the model")
+
+    @pytest.fixture
+    def images(self) -> list[bytes]:
+        """Files of different pictures."""
+        raise NotImplementedError("the subclass has the pictures")
+
+    def test_supports_text_and_binary_before_it_is_loaded(self, model):
+        """Or its images would be refused before it could say that it takes them."""
+        assert (model.supports_text, model.supports_binary) == (True, True)
+
+    def test_embed_mixed_batch_in_order(self, model, images):
+        """Texts and images of one batch each have the vector they have alone, where they were."""
+        mixed = [images[0], TEXTS[0], *images[1:], TEXTS[2]]
+        vectors = model.embed_checked(mixed).vectors
+        assert len(vectors) == len(mixed)
+        for position, item in enumerate(mixed):
+            alone = model.embed_checked([item]).vectors[0]
+            assert np.allclose(vectors[position], alone, atol=self.batch_tolerance)
+            assert int(np.argmin(np.linalg.norm(vectors - alone, axis=1))) == position
+
+    @pytest.mark.parametrize("kind", list(Kind))
+    def test_embed_image_same_twice_and_one_space_with_texts(self, model, images, kind):
+        """An image has one vector, as long as a text's."""
+        vector = model.embed(images[0], kind=kind)
+        assert vector == model.embed(images[0], kind=kind)
+        assert len(vector) == len(model.embed(TEXTS[0], kind=kind))
+
+    @pytest.mark.parametrize("bad", [b"no image", b"\x00", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
+    def test_embed_what_is_no_image_refused(self, model, images, bad):
+        """By an error of that item, which says nothing of its content."""
+        with pytest.raises(UnreadableTextError, match="no image that can be read"):
+            model.embed_checked([images[0], bad])
+        with pytest.raises(UnreadableTextError, match="no image that can be read"):
+            model.embed_checked([images[0][: len(images[0]) // 2]])

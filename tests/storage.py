@@ -44,8 +44,8 @@ def make_docs(path: Path, rows: Iterable[tuple[Any, Any]], table: str = "docs") 
     return path
 
 
-def blob_of(content: str, dimensions: int = 8) -> bytes:
-    """Return what the counting model's vector of a text is stored as (struct, not our code)."""
+def blob_of(content: str | bytes, dimensions: int = 8) -> bytes:
+    """Return what the counting model's vector of a content is stored as (struct, not our code)."""
     return struct.pack(f"<{dimensions}f", *vector_of(content, dimensions=dimensions))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from datasette_embed.errors import MissingDependencyError, ProviderError
-from datasette_embed.providers import bundled as bundled_module
+from datasette_embed.providers import token_runs
 from datasette_embed.providers.bundled import FOLDER, BundledModel, bundled_model
 
 ROOT = Path(__file__).parent.parent
@@ -168,7 +168,7 @@ def test_read_text_of_no_known_script_unknown_tokens(model, text, tokens, unknow
 def test_embed_long_text_read_in_part_same_tokens(model, monkeypatch, text):
     """Only the head of a long text is tokenized, and that must not show."""
     fast = model.embed(text)
-    monkeypatch.setattr(bundled_module, "HEAD_CHARACTERS", 10**9)
+    monkeypatch.setattr(token_runs, "HEAD_CHARACTERS_PER_TOKEN", 10**7)
     assert model.embed(text) == fast
 
 
@@ -282,7 +282,7 @@ def test_read_long_text_in_pieces_counts_what_the_whole_counts(monkeypatch):
     model = bundled_model()
     texts = ["", "a cat", "สวัสดี and more words here " * 40, "word " * 500, "x" * 300]
     whole = model.read(texts)
-    monkeypatch.setattr(bundled_module, "PIECE_CHARACTERS", 150)
-    monkeypatch.setattr(bundled_module, "GROUP_CHARACTERS", 400)
+    monkeypatch.setattr(token_runs, "PIECE_CHARACTERS", 150)
+    monkeypatch.setattr(token_runs, "GROUP_CHARACTERS", 400)
     assert model.read(texts)[:4] == whole[:4]
     assert whole[3].tokens == 502

@@ -1,4 +1,4 @@
-"""``models``: list, default, alias, register, remove."""
+"""``models``: list, default, alias, remove; and what ``register`` writes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.fakes import LlmStyleModel
 from tests.storage import embed, refused
 
 BUNDLED = "sentence-transformers/all-MiniLM-L6-v2"
+REGISTER = ("models", "register", "sentence-transformers")
 
 
 def test_models_list_names_every_model(counting_model):
@@ -36,7 +37,7 @@ def test_models_list_names_every_model(counting_model):
 
 def test_models_register_and_remove_change_the_users_file(user_directory):
     """A registered model is known to the next command, a removed one is not."""
-    said = embed("models", "register", "sentence-transformers", "intfloat/e5-small", "-a", "e5")
+    said = embed(*REGISTER, "intfloat/e5-small", "-a", "e5", "--lazy")
     assert said.stdout == ""
     assert "Registered sentence-transformers/intfloat/e5-small in" in said.stderr
     (file,) = user_directory.iterdir()
@@ -48,15 +49,15 @@ def test_models_register_and_remove_change_the_users_file(user_directory):
 
 def test_models_bad_input_one_line(counting_model, user_directory):
     """Names that are taken, models that are not there; nothing is written."""
-    error = refused("models", "register", "sentence-transformers", "a/b", "-a", "count")
+    error = refused(*REGISTER, "a/b", "-a", "count")
     assert error == "The name 'count' belongs to counting"
-    error = refused("models", "register", "sentence-transformers", "all-MiniLM-L6-v2")
+    error = refused(*REGISTER, "all-MiniLM-L6-v2")
     assert error == f"{BUNDLED} is there already, without registering"
-    error = refused("models", "register", "sentence-transformers", BUNDLED)
+    error = refused(*REGISTER, BUNDLED)
     assert error == f"{BUNDLED} is there already, without registering"
-    error = refused("models", "register", "sentence-transformers", "a/b", "-a", "")
+    error = refused(*REGISTER, "a/b", "-a", "")
     assert error == "the entry.aliases[0]: must be text that is not blank, not ''"
-    error = refused("models", "register", "sentence-transformers", " ")
+    error = refused(*REGISTER, " ")
     assert error == "the entry.model: must be text that is not blank, not ' '"
     assert "nope" in refused("models", "remove", "nope")
     refused("models", "register", "somebody", "a/b", code=2)
@@ -68,12 +69,12 @@ def test_models_register_folder_its_id_holds_no_path(tmp_path, monkeypatch, user
     monkeypatch.chdir(tmp_path)
     for parent in ("one", "two"):
         (tmp_path / parent / "mine").mkdir(parents=True)
-    said = embed("models", "register", "sentence-transformers", "one/mine")
+    said = embed(*REGISTER, "one/mine", "--lazy")
     assert "Registered sentence-transformers/mine in" in said.stderr
     (entry,) = json.loads((user_directory / "models.json").read_text("utf-8"))
     assert entry["model"] == str(tmp_path / "one" / "mine")
     forget_registries()
-    said = embed("models", "register", "sentence-transformers", str(tmp_path / "two" / "mine"))
+    said = embed(*REGISTER, str(tmp_path / "two" / "mine"), "--lazy")
     assert f"It takes the place of {tmp_path / 'one' / 'mine'}" in said.stderr
     forget_registries()
     assert str(tmp_path) not in embed("models", "list", "--json").stdout

@@ -24,7 +24,9 @@ from itsdangerous import BadSignature
 import datasette_embed
 from datasette_embed.cli import embed
 from datasette_embed.job_rows import LEASE_VARIABLE
+from datasette_embed.model_entries import COMMON_OPTIONS, OPTIONS, parse_model_entries
 from datasette_embed.presets import PRESETS
+from datasette_embed.providers.opening import open_model
 from datasette_embed.registry import build_registry
 from datasette_embed.settings import SETTINGS, parse_settings
 from tests import storage
@@ -34,6 +36,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 PARAMETERS = {"q": "undo my last commit", "id": "sqlite_sqlite-tg.md"}
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+#: Providers whose entries name what is to be imported.
+IMPORTED = ("langchain", "llama-index")
 #: Lines whose numbers are times or estimates, which differ from machine to machine.
 MEASURED = ("Estimate:", "Embedded ")
 
@@ -165,6 +169,29 @@ def test_every_setting_is_documented_with_its_default() -> None:
     for name, (default, _) in SETTINGS.items():
         if isinstance(default, int | float) and not isinstance(default, bool):
             assert float(rows[name]) == default, name
+
+
+def test_every_option_of_every_provider_is_documented() -> None:
+    """The table in the README is the one in the code; presets take the options of openai."""
+    text = README.partition("What KEY may be")[2].partition("`models show")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([a-z, -]+) \|", text, re.MULTILINE))
+    assert {name for name, providers in rows.items() if providers == "all"} == set(COMMON_OPTIONS)
+    for provider, options in OPTIONS.items():
+        named = "openai" if provider in PRESETS else provider
+        documented = {name for name, of in rows.items() if named in of.split(", ")}
+        assert documented == set(options), provider
+
+
+def test_models_in_the_readmes_configuration_can_be_described() -> None:
+    """Each is an entry of a provider, with options it takes."""
+    found = [yaml.safe_load(block) for block in blocks("yaml")]
+    sites = [site["plugins"]["datasette-embed"] for site in found if "plugins" in site]
+    entries = [entry for site in sites for entry in parse_model_entries(site.get("models", []))]
+    opened = [open_model(entry) for entry in entries if entry.provider in IMPORTED]
+    assert [(model.model_id, model.needs_key) for model in opened] == [
+        ("cohere", "cohere"),
+        ("bge", None),
+    ]
 
 
 def test_continuous_integration_runs_the_readmes_test_command() -> None:

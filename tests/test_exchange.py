@@ -1098,13 +1098,17 @@ def make_table(path: Path, create: str, rows) -> Path:
     return path
 
 
+#: As long as the vectors of text-embedding-ada-002.
+LARGE = range(1, 1537)
+
+
 def test_table_id_and_embedding_is_recognised(tmp_path):
     """The table of openai-to-sqlite 0.4.2; which model it was it does not say."""
     # create table statement as that tool's sqlite-utils 4 writes it
     source = make_table(
         tmp_path / "s.db",
         'CREATE TABLE embeddings ("id" TEXT PRIMARY KEY, "embedding" BLOB)',
-        [("a", packed(1, 2)), ("b", packed(3, 4))],
+        [("a", packed(*LARGE)), ("b", packed(*LARGE[::-1]))],
     )
     before = source.read_bytes()
     db, spec = tmp_path / "a.db", TableSpec("embeddings")
@@ -1115,34 +1119,38 @@ def test_table_id_and_embedding_is_recognised(tmp_path):
         load_table(source, spec, "m")
     assert load_table(db, spec, "text-embedding-ada-002", source=source).written == 2
     assert query(db, SELECT) == [
-        ("a", packed(1, 2), None, None, None, None),
-        ("b", packed(3, 4), None, None, None, None),
+        ("a", packed(*LARGE), None, None, None, None),
+        ("b", packed(*LARGE[::-1]), None, None, None, None),
     ]
     assert source.read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    ("column", "model_id"),
+    ("column", "model_id", "dimensions"),
     [
-        ("emb_text_embedding_3_small_512", "text-embedding-3-small-512"),
-        ("emb_text_embedding_3_large", "text-embedding-3-large"),
-        ("emb_text_embedding_ada_002", "text-embedding-ada-002"),
-        ("emb_counting", "counting"),
+        ("emb_text_embedding_3_small_512", "text-embedding-3-small-512", 512),
+        ("emb_text_embedding_3_large", "text-embedding-3-large", 3072),
+        ("emb_text_embedding_ada_002", "text-embedding-ada-002", 1536),
+        ("emb_counting", "counting", 8),
     ],
 )
-def test_table_of_the_enrichment_says_its_model(tmp_path, counting_model, column, model_id):
+def test_table_of_the_enrichment_says_its_model(
+    tmp_path, counting_model, column, model_id, dimensions
+):
     """datasette-embeddings 0.1a3: the source's keys and a column for the model, in place."""
     db = make_table(
         tmp_path / "a.db",
         f'CREATE TABLE _embeddings_docs ("a" TEXT, "b" INTEGER, "{column}" BLOB,'
         ' PRIMARY KEY ("a", "b"))',
-        [("x y", 1, packed(*range(8))), ("z", 2, None)],
+        [("x y", 1, packed(*range(dimensions))), ("z", 2, None)],
     )
     problems = []
     counts = load_table(db, TableSpec("_embeddings_docs"), on_problem=problems.append)
     assert (counts.written, counts.model_id) == (1, model_id)
     assert [str(problem) for problem in problems] == ["id z,2: has no embedding"]
-    assert query(db, "select id, embedding from embeddings") == [("x+y,1", packed(*range(8)))]
+    assert query(db, "select id, embedding from embeddings") == [
+        ("x+y,1", packed(*range(dimensions)))
+    ]
 
 
 def test_table_with_two_models_needs_the_column(tmp_path):
@@ -1151,7 +1159,7 @@ def test_table_with_two_models_needs_the_column(tmp_path):
         tmp_path / "a.db",
         "create table _embeddings_docs (id integer primary key,"
         " emb_text_embedding_3_small blob, emb_text_embedding_3_large blob, emb_mine blob)",
-        [(1, packed(1), packed(2), packed(3))],
+        [(1, packed(1), packed(*range(3072)), packed(3))],
     )
     before = db.read_bytes()
     spec = TableSpec("_embeddings_docs")
@@ -1164,7 +1172,7 @@ def test_table_with_two_models_needs_the_column(tmp_path):
         load_table(db, TableSpec("_embeddings_docs", vector="emb_mine"))
     assert db.read_bytes() == before
     assert load_table(db, large).model_id == "text-embedding-3-large"
-    assert query(db, "select id, embedding from embeddings") == [("1", packed(2))]
+    assert query(db, "select id, embedding from embeddings") == [("1", packed(*range(3072)))]
 
 
 def test_table_options_json_and_content(tmp_path):

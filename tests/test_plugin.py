@@ -49,6 +49,7 @@ HOOKS = (
     "render_cell",
     "row_actions",
     "shutdown",
+    "skip_csrf",
     "startup",
     "table_actions",
     "top_row",

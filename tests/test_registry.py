@@ -15,6 +15,7 @@ from datasette_embed.model_entries import ModelEntry
 from datasette_embed.models import EmbeddingModel
 from datasette_embed.models_file import add_model_entry
 from datasette_embed.registry import Registry, build_registry, forget_registries, get_registry
+from datasette_embed.server import warm_models
 from datasette_embed.settings import Settings
 from tests.conftest import ModelsPlugin
 from tests.fakes import CountingModel, LlmStyleModel, vector_of
@@ -318,3 +319,13 @@ def test_build_registry_damaged_aliases_the_rest_works(tmp_path, counting_model,
     assert registry.get("count") is counting_model
     assert "mend or remove it" in registry.unavailable["aliases.json"]
     assert "LLM's aliases cannot be used" in caplog.text
+
+
+def test_warm_models_asks_the_late_source_too():
+    """In the thread that loads models at startup, so that no page is the first to wait."""
+    registry, asked = Registry(), []
+    registry.register(CountingModel())
+    registry.add_late_source(asked.append)
+    warm_models(registry, ("counting",))
+    assert registry.get("counting").warmed.is_set()
+    assert asked == [registry]

@@ -1,8 +1,8 @@
 """Embedder: one of our models as other tools want it, texts in and lists of floats out.
 
-Layer 9: imports ``model_calls``, ``models`` and ``registry``. What all adapters have in common:
-finding the model, which side of a search a text is on, and saying what a model could not
-read. No other tool's package is imported here.
+Layer 9: imports ``model_calls``, ``model_checks``, ``models`` and ``registry``. What all
+adapters have in common: finding the model, which side of a search a text is on, and saying
+what a model could not read. No other tool's package is imported here.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..model_calls import embed_query, read_items
+from ..model_checks import check_model
 from ..models import EmbeddingModel, Item, Kind, Reading
-from ..registry import check_model, get_registry
+from ..registry import get_registry
 
 logger = logging.getLogger(__name__)
 

@@ -1,10 +1,10 @@
 """Our models in LLM: the plugin that ``llm embed -m minilm`` finds.
 
-Layer 9: imports ``embedder``, ``models`` and ``registry``, and LLM's ``llm``. LLM loads this
-module for every ``llm`` command and calls the hook whenever models are listed, so building
-our models happens in the hook. LLM knows no kinds of text: it gets the vectors of documents,
-for its searches too. Works with every LLM from 0.19 on, whose ``embed_batch`` got no key
-before 0.36. LLM's models inside this package belong to ``providers``.
+Layer 9: imports ``embedder``, ``models``, ``providers`` and ``registry``, and LLM's ``llm``.
+LLM loads this module for every ``llm`` command and calls the hook whenever models are listed,
+so building our models happens in the hook. LLM knows no kinds of text: it gets the vectors of
+documents, for its searches too. Works with every LLM from 0.19 on, whose ``embed_batch`` got
+no key before 0.36. LLM's models inside this package belong to ``providers``.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from typing import Any
 import llm
 
 from ..models import EmbeddingModel, Item
+from ..providers.llm_plugins import ORIGIN
 from ..registry import RegisteredModel, get_registry
 from .embedder import Embedder
 
 #: Aliases that would claim too much among the models of LLM.
 GREEDY_ALIASES = ("default",)
-#: ``origin`` of a model that we have from LLM: not to be handed back to it.
-LLM_ORIGIN = "llm"
 
 
 class DatasetteEmbed(llm.EmbeddingModel):
@@ -68,7 +67,7 @@ def register_embedding_models(register: Callable[..., None]) -> None:
     _thread.is_listing = True
     try:
         taken = _names_of_others()
-        for entry in get_registry().list_models():
+        for entry in get_registry().list_early_models():
             _register(register, entry, taken)
     finally:
         _thread.is_listing = False
@@ -76,7 +75,7 @@ def register_embedding_models(register: Callable[..., None]) -> None:
 
 def _register(register: Callable[..., None], entry: RegisteredModel, taken: set[str]) -> None:
     model = entry.model
-    if model.model_id in taken or getattr(model, "origin", None) == LLM_ORIGIN:
+    if model.model_id in taken or getattr(model, "origin", None) == ORIGIN:
         return
     aliases = [name for name in entry.aliases if name not in taken and name not in GREEDY_ALIASES]
     register(DatasetteEmbed(model), aliases=aliases)

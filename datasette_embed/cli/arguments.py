@@ -17,6 +17,7 @@ import click
 
 from ..database import open_database, sqlite3, translated
 from ..errors import SourceError
+from ..image_values import ImageAccess
 from ..inputs import STANDARD_INPUT, read_item
 from ..llm_files import default_database
 from ..models import Item
@@ -57,6 +58,29 @@ rows_from = click.option(
     callback=not_empty,
     help="The file that holds the rows",
 )
+
+
+def image_access(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command say what paths and addresses of images may lead to, as ``images``."""
+
+    @click.option(
+        "--image-files",
+        "image_folder",
+        type=click.Path(),
+        callback=not_empty,
+        metavar="FOLDER",
+        help="The column of images holds paths of files in this folder",
+    )
+    @click.option(
+        "--image-urls", is_flag=True, help="The column of images holds URLs, which are fetched"
+    )
+    @functools.wraps(function)
+    def command(*, image_folder: str | None, image_urls: bool, **options: Any) -> Any:
+        return function(images=ImageAccess(image_folder, image_urls), **options)
+
+    return command
+
+
 yes = click.option("-y", "--yes", is_flag=True, help="Do not ask")
 
 

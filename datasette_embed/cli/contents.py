@@ -34,6 +34,8 @@ def find_contents(
         spec = SourceSpec.from_json(record.source) if record.source else None
         if spec is None:
             reason = "the collection does not say what it was made from"
+        elif spec.image:
+            return contents  # what is shown of an image is its id
         elif spec.is_elsewhere:
             reason = "their rows are in another file (--store keeps the text beside the vector)"
         elif Path(db).exists():

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import click
 
+from ..image_values import NO_ACCESS, ImageAccess
 from ..opened_sources import chosen_source, is_elsewhere, opened_source
 from ..sources import SourceSpec
-from .arguments import names, not_empty
+from .arguments import image_access, names, not_empty
 from .run import run_collection
 
 
@@ -42,7 +43,9 @@ from .run import run_collection
     callback=not_empty,
     help="Model id or alias (default: the bundled model)",
 )
-@click.option("--store", is_flag=True, help="Store the text beside its vector")
+@click.option("--image", callback=not_empty, help="Embed the images in this column instead of text")
+@image_access
+@click.option("--store", is_flag=True, help="Store the text or image beside its vector")
 @click.option(
     "--into", type=click.Path(), callback=not_empty, help="Put the vectors in this file, not in DB"
 )
@@ -56,6 +59,8 @@ def create(
     id_columns: tuple[str, ...],
     collection: str | None,
     model_id: str | None,
+    image: str | None,
+    images: ImageAccess,
     store: bool,
     into: str | None,
 ) -> None:
@@ -74,12 +79,14 @@ def create(
             id_columns=id_columns,
             collection=collection,
             is_elsewhere=is_elsewhere(db, into),
+            image=image,
+            images=images,
             option="--{}",
         )
     except ValueError as error:
         message = str(error)
         raise click.UsageError(message[0].upper() + message[1:]) from error
-    embed_table(db, name, spec, into=into, model_id=model_id, store=store)
+    embed_table(db, name, spec, into=into, model_id=model_id, store=store, images=images)
 
 
 def embed_table(
@@ -90,6 +97,7 @@ def embed_table(
     into: str | None = None,
     model_id: str | None = None,
     store: bool = False,
+    images: ImageAccess = NO_ACCESS,
 ) -> None:
     """Embed a table, view or query of ``db`` into the collection ``name``, with words.
 
@@ -98,6 +106,6 @@ def embed_table(
         click.exceptions.Exit: 1, when the job was paused.
     """
     path = into or db
-    with opened_source(db, spec, path, name) as source:
+    with opened_source(db, spec, path, name, images=images) as source:
         if not run_collection(path, name, source, model_id, store=store):
             raise click.exceptions.Exit(1)

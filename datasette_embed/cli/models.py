@@ -1,33 +1,39 @@
-"""``models``: list, default, alias, register, remove.
+"""``models``: list, default, alias, remove; the others are in modules of their own.
 
 Layer 11: the words around ``registry``, ``model_names``, ``llm_files`` and ``models_file``.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 from click_default_group import DefaultGroup
 
 from ..llm_files import aliases_path, read_aliases, remove_alias, write_alias
-from ..model_entries import PROVIDERS, parse_model_entry
 from ..model_names import (
     DEFAULT_ALIAS,
     get_default_embedding_model,
     set_default_embedding_model,
 )
-from ..models_file import add_model_entry, read_models_file, remove_model_entry
+from ..models_file import remove_model_entry
 from ..providers.adapted import AdaptedModel
 from ..registry import RegisteredModel, Registry, get_registry
 from .arguments import as_json
+from .export_onnx import export_onnx_command
+from .models_register import register
+from .models_show import show
 from .output import print_json, print_line, say
 
 
 @click.group(cls=DefaultGroup, default="list", default_if_no_args=True)
 def models() -> None:
     """The embedding models that can be called here."""
+
+
+models.add_command(export_onnx_command)
+models.add_command(register)
+models.add_command(show)
 
 
 @models.command("list")
@@ -104,32 +110,6 @@ def alias(alias: str, model: str | None, remove: bool) -> None:
     say(f"'{alias}' names {model_id}, by {aliases_path()}")
     if before not in (None, model_id):
         say(f"It named {before} before.")
-
-
-@models.command()
-@click.argument("provider", type=click.Choice(PROVIDERS))
-@click.argument("name")
-@click.option("-a", "--alias", "aliases", multiple=True, help="Another name for it")
-def register(provider: str, name: str, aliases: tuple[str, ...]) -> None:
-    """Register the model NAME (a hub name or a folder), so that SQL can call it."""
-    if Path(name).is_dir():
-        name = str(Path(name).resolve())  # a server may run in another folder
-    entry = parse_model_entry(
-        {"provider": provider, "model": name, "aliases": aliases}, "the entry"
-    )
-    registry = get_registry()
-    for taken in (entry.resolved_id, *entry.aliases):
-        holder = registry.find(taken)
-        if holder is not None and holder.model_id != entry.resolved_id:
-            raise click.ClickException(f"The name '{taken}' belongs to {holder.model_id}")
-    replaced = [known for known in read_models_file() if known.name == entry.resolved_id]
-    if registry.find(entry.resolved_id) is not None and not replaced:
-        raise click.ClickException(f"{entry.resolved_id} is there already, without registering")
-    path = add_model_entry(entry)
-    say(f"Registered {entry.resolved_id} in {path}. It is loaded when it is first used.")
-    for known in replaced:
-        if known.entry is not None and known.entry.model != entry.model:
-            say(f"It takes the place of {known.entry.model}, which had this id.")
 
 
 @models.command()

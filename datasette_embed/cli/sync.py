@@ -9,9 +9,10 @@ from __future__ import annotations
 import click
 
 from ..errors import EmbedError
+from ..image_values import ImageAccess
 from ..opened_sources import syncable, synced_source
 from ..records import CollectionRecord
-from .arguments import database_and, rows_from, yes
+from .arguments import database_and, image_access, rows_from, yes
 from .output import agreed, say
 from .run import run_collection
 
@@ -19,10 +20,16 @@ from .run import run_collection
 @click.command()
 @database_and("[collections...]")
 @rows_from
+@image_access
 @click.option("--keep-removed", is_flag=True, help="Keep entries whose row is gone")
 @yes
 def sync(
-    db: str, collections: tuple[str, ...], source_db: str | None, keep_removed: bool, yes: bool
+    db: str,
+    collections: tuple[str, ...],
+    source_db: str | None,
+    images: ImageAccess,
+    keep_removed: bool,
+    yes: bool,
 ) -> None:
     """Bring collections of DB up to date with their rows (default: all of them).
 
@@ -34,7 +41,7 @@ def sync(
     is_done = True
     for record in chosen:
         try:
-            is_done &= _sync(db, record, source_db, remove=not keep_removed, asks=not yes)
+            is_done &= _sync(db, record, source_db, images, remove=not keep_removed, asks=not yes)
         except EmbedError as error:
             say(f"Error: {error.detail}")
             is_done = False
@@ -43,7 +50,13 @@ def sync(
 
 
 def _sync(
-    db: str, record: CollectionRecord, source_db: str | None, *, remove: bool, asks: bool
+    db: str,
+    record: CollectionRecord,
+    source_db: str | None,
+    images: ImageAccess,
+    *,
+    remove: bool,
+    asks: bool,
 ) -> bool:
     """Bring one collection up to date; return whether it came to its end.
 
@@ -51,5 +64,6 @@ def _sync(
         EmbedError: as ``run_collection``.
         click.Abort: the answer to a question was no.
     """
-    with synced_source(db, record, source_db, agreed(record.name) if asks else None) as source:
+    ask = agreed(record.name) if asks else None
+    with synced_source(db, record, source_db, ask, images) as source:
         return run_collection(db, record.name, source, remove=remove, asks=asks)

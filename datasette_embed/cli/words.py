@@ -38,14 +38,15 @@ def say_plan(plan: Plan, source: RowSource, model: EmbeddingModel, remove: bool)
     where = " (on this machine, free)" if model.is_local else where
     say(f"Model: {model.model_id}{where}")
     about = "about " if plan.is_sampled else ""
-    estimates = [f"{about}{plan.tokens:,} tokens"]
+    estimates = [] if source.is_binary else [f"{about}{plan.tokens:,} tokens"]
     if plan.cost_usd is not None:
         estimates.append(about_money_text(plan.cost_usd))
     if plan.duration_seconds is not None:
         estimates.append(f"about {duration_text(plan.duration_seconds)}")
     if plan.disk_bytes:
         estimates.append(f"about {size_text(plan.disk_bytes)} of disk")
-    say(f"Estimate: {', '.join(estimates)}")
+    if estimates:
+        say(f"Estimate: {', '.join(estimates)}")
 
 
 def say_counts(counts: JobCounts, duration_seconds: float) -> None:

@@ -1,37 +1,31 @@
 """BundledModel: all-MiniLM-L6-v2, inside the package, run by onnxruntime.
 
-Layer 3: imports ``errors`` and ``models``. onnxruntime, tokenizers and numpy are imported
-when the model is first used. The graph in ``minilm/model.onnx`` is built by
+Layer 3: imports ``errors``, ``models`` and ``token_runs``. onnxruntime, tokenizers
+and numpy are imported when the model is first used. The graph in ``minilm/model.onnx`` is built by
 ``scripts/build_bundled_model.py``; it takes token ids of texts of one length and returns
 normalised vectors. Models from other files do not belong here.
 """
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import MissingDependencyError, ProviderError
 from ..models import Batch, EmbeddingModel, Item, Kind, Reading
+from .token_runs import (
+    beginnings,
+    groups,
+    new_session,
+    new_tokenizer,
+    readable,
+    run_by_length,
+)
 
 FOLDER = Path(__file__).with_name("minilm")
 ALIASES = ("minilm", "default")
-#: Texts of one length go through the graph together up to this many tokens. More does not
-#: help: the matrices of one layer would no longer stay in a core's cache.
-TOKENS_PER_RUN = 512
-#: Below this many tokens in all, starting threads costs more than it saves.
-TOKENS_WORTH_THREADS = 128
-MAX_THREADS = 8
-#: A text is first read up to about here, which is nearly always more than enough tokens.
-HEAD_CHARACTERS = 2048
-#: Texts are counted in pieces and groups of about this many characters: the tokenizer
-#: takes some 50 bytes of memory for each.
-PIECE_CHARACTERS = 100_000
-GROUP_CHARACTERS = 1_000_000
 
 
 class BundledModel(EmbeddingModel):
@@ -75,7 +69,6 @@ class BundledModel(EmbeddingModel):
 
         ids = self._ids([str(item) for item in items])
         vectors = np.zeros((len(items), self.dimensions), dtype=np.float32)
-        tokens = sum(map(len, ids))
 
         def run(positions: list[int]) -> None:
             batch = np.array([ids[position] for position in positions], dtype=np.int64)
@@ -83,16 +76,8 @@ class BundledModel(EmbeddingModel):
                 lambda: self._session.run(None, {"input_ids": batch})[0]
             )
 
-        runs = list(_runs(ids))
-        threads = min(_cores(), MAX_THREADS, len(runs))
-        if threads < 2 or tokens < TOKENS_WORTH_THREADS:
-            for positions in runs:
-                run(positions)
-        else:
-            # One session serves all threads and gives each run the one it is called on.
-            with ThreadPoolExecutor(threads, "datasette-embed-bundled") as executor:
-                list(executor.map(run, runs))
-        return Batch(vectors, tokens)
+        run_by_length(ids, run)
+        return Batch(vectors, sum(map(len, ids)))
 
     def warm(self) -> None:
         """Load tokenizer and graph and run them once."""
@@ -113,7 +98,7 @@ class BundledModel(EmbeddingModel):
         unknown = self._tokenizer.token_to_id("[UNK]")
         special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         tokens, unknowns = [special] * len(texts), [0] * len(texts)
-        for group in _groups(texts):
+        for group in groups(texts):
             encoded = self._tokenize([piece for _, piece in group])
             for (position, _), ids in zip(group, encoded, strict=True):
                 tokens[position] += len(ids) - special
@@ -125,23 +110,12 @@ class BundledModel(EmbeddingModel):
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         """Return each text's token ids, at most ``max_tokens``, [CLS] and [SEP] included."""
-        limit = self.max_tokens
-        ids = self._tokenize([_head(text) for text in texts])
-        # A head of few tokens (long runs of spaces) is not the whole story.
-        short = [
-            position
-            for position, text in enumerate(texts)
-            if len(text) > HEAD_CHARACTERS and len(ids[position]) < limit
-        ]
-        for position, whole in zip(short, self._tokenize([texts[p] for p in short]), strict=True):
-            ids[position] = whole
-        return [row if len(row) <= limit else [*row[: limit - 1], row[-1]] for row in ids]
+        return beginnings(self._tokenize, texts, self.max_tokens)
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of the whole texts."""
-        # Lone surrogates, which SQLite can hand out, are no text for the tokenizer.
-        readable = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        encoded = self._translated(lambda: self._tokenizer.encode_batch_fast(readable))
+        clean = [readable(text) for text in texts]
+        encoded = self._translated(lambda: self._tokenizer.encode_batch_fast(clean))
         return [encoding.ids for encoding in encoded]
 
     def _load(self) -> None:
@@ -168,26 +142,11 @@ class BundledModel(EmbeddingModel):
 
     def _new_tokenizer(self) -> Any:
         """Return the upstream tokenizer without its padding to 128 and its truncation."""
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        return tokenizer
+        return new_tokenizer(self._folder / "tokenizer.json")
 
     def _new_session(self) -> Any:
-        """Return a session that computes on the thread it is called on."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # The script that built the graph has already fused what can be fused.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return onnxruntime.InferenceSession(
-            str(self._folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
-        )
+        """Return a session; the script that built the graph has fused what can be fused."""
+        return new_session(self._folder / "model.onnx", is_optimised=True)
 
     def _translated(self, call: Callable[[], Any]) -> Any:
         """Return what the call returns, foreign exceptions as ProviderError."""
@@ -200,59 +159,3 @@ class BundledModel(EmbeddingModel):
 def bundled_model() -> BundledModel:
     """Return the bundled model, not yet loaded."""
     return BundledModel()
-
-
-def _head(text: str) -> str:
-    """Return the beginning of a long text, cut at a space so that no word is broken."""
-    if len(text) <= HEAD_CHARACTERS:
-        return text
-    space = text.rfind(" ", 0, HEAD_CHARACTERS)
-    return text[:space] if space > 0 else text
-
-
-def _runs(ids: list[list[int]]) -> Iterator[list[int]]:
-    """Yield positions of texts of one length, longest first so that threads end together."""
-    by_length: dict[int, list[int]] = {}
-    for position, row in enumerate(ids):
-        by_length.setdefault(len(row), []).append(position)
-    for length in sorted(by_length, reverse=True):
-        positions = by_length[length]
-        size = max(1, TOKENS_PER_RUN // length)
-        for start in range(0, len(positions), size):
-            yield positions[start : start + size]
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _groups(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
-    """Yield groups of (position of the text, piece of it), in order.
-
-    Texts are cut at white space, where the tokenizer cuts too, so the pieces' tokens add
-    up to the text's.
-    """
-    group: list[tuple[int, str]] = []
-    characters = 0
-    for position, text in enumerate(texts):
-        for piece in _pieces(text):
-            if group and characters + len(piece) > GROUP_CHARACTERS:
-                yield group
-                group, characters = [], 0
-            group.append((position, piece))
-            characters += len(piece)
-    if group:
-        yield group
-
-
-def _pieces(text: str) -> Iterator[str]:
-    start = 0
-    while len(text) - start > PIECE_CHARACTERS:
-        space = text.rfind(" ", start + 1, start + PIECE_CHARACTERS)
-        end = space if space > 0 else start + PIECE_CHARACTERS
-        yield text[start:end]
-        start = end
-    yield text[start:]

@@ -1,8 +1,9 @@
 """SentenceTransformersModel: any model of the sentence-transformers package.
 
-Layer 3: imports ``errors``, ``model_entries`` and ``models``. The package, and torch with it, is
-imported when the model is first used. Which models are registered under which ids is
-decided in ``settings`` and ``registry``.
+Layer 3: imports ``errors``, ``model_entries``, ``models``, ``prompts`` and of its folder
+``images``, ``load_failures`` and ``token_counts``. The package, and torch with it, is imported
+when the model is first used. Which models are registered under which ids is decided in
+``settings`` and ``registry``.
 """
 
 from __future__ import annotations
@@ -15,21 +16,30 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from ..errors import EmbedError, MissingDependencyError, ProviderError
+from ..errors import CallRefusedError, EmbedError, MissingDependencyError, ProviderError
 from ..model_entries import is_path, last_part
 from ..models import Batch, EmbeddingModel, Item, Kind, Reading
+from ..prompts import known_prompts
+from .images import embeds_images, image_groups
+from .load_failures import load_failure
+from .token_counts import as_limit, read_tokens, token_ids_of
+
+#: Version of the package from which on code that comes with a model, in a folder too, is run
+#: only if that is asked for (docstring of its ``import_module_class``, 6.2).
+OLDEST = 6
+
+#: Under which of these names a model's own files have the prompt of a kind.
+_PROMPT_NAMES = {Kind.QUERY: ("query",), Kind.DOCUMENT: ("document", "passage", "corpus")}
 
 
 class SentenceTransformersModel(EmbeddingModel):
     """A model that sentence-transformers loads, from a hub or from a folder.
 
-    Prompts that the model's own configuration names for queries and for documents are
-    used by kind; vectors are normalised if the model itself does so. ``dimensions`` and
-    ``max_tokens`` are None until the model has been loaded. Code that comes with a model
-    is never run.
+    What is not said by whoever registers it (prompts, metric, longest text) is what the
+    model's own files say; prompts that they do not name are those known for its name. All of
+    that, and whether it takes images, is settled once it has been loaded. Bytes are images.
     """
 
-    requires = (("sentence_transformers", "sentence-transformers"),)
     is_local = True
     counts_exactly = True
 
@@ -40,6 +50,11 @@ class SentenceTransformersModel(EmbeddingModel):
         model_id: str,
         device: str | None = None,
         truncate_dim: int | None = None,
+        revision: str | None = None,
+        backend: str = "torch",
+        normalize: bool | None = None,
+        images: bool | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         """Describe the model without loading it.
 
@@ -48,40 +63,66 @@ class SentenceTransformersModel(EmbeddingModel):
             model_id: the id it is registered under.
             device: ``cpu``, ``cuda``, ``mps`` …; None lets torch choose.
             truncate_dim: cut vectors to this many dimensions; None keeps them whole.
+            revision: branch, tag or commit of the weights on the hub.
+            backend: ``torch``, ``onnx`` or ``openvino``.
+            normalize: vectors of length 1, or as long as the model makes them before it
+                normalises; None leaves that to the model.
+            images: it embeds images; None goes by its name until it is loaded.
+            trust_remote_code: run code that comes with the model.
         """
         self.model = model
         self.model_id = model_id
         self.device = device
         self.truncate_dim = truncate_dim
-        # An id can be given to other weights, and shortened vectors are another vector space:
-        # the fingerprint must say both.
-        self.revision = _weights(model) + (f":{truncate_dim}d" if truncate_dim else "")
+        self.backend = backend
+        self.normalize = normalize
+        self.images = images
+        self.trust_remote_code = trust_remote_code
+        self.supports_binary = embeds_images(model) if images is None else images
+        package = ("sentence_transformers", "sentence-transformers")
+        self.requires = (package, ("PIL", "clip")) if self.supports_binary else (package,)
+        self._git_revision = revision
+        self.revision = _space(model, revision, truncate_dim, normalize)
+        #: Attributes that the loaded model has set, as nobody else had.
+        self._learned: set[str] = set()
         self._loaded: Any = None
         # Also held while encoding: fast tokenizers refuse a second thread ("Already
         # borrowed"), and torch uses all cores for one batch anyway.
         self._lock = threading.RLock()
 
+    @property
+    def fingerprint(self) -> str:
+        """Name the vector space, for which texts are cut where, and put after what, counts."""
+        found = super().fingerprint
+        if limit := self._given("max_tokens"):
+            found += f":{limit}t"
+        known = known_prompts(self.model) if self.document_prompt is None else None
+        if known and known.document:
+            found += f"+{hashlib.sha256(known.document.encode()).hexdigest()[:8]}"
+        return found
+
     def embed_batch(
         self, items: list[Item], *, kind: Kind = Kind.DOCUMENT, key: str | None = None
     ) -> Batch | Iterable[Sequence[float]]:
-        """Return a Batch of the texts' vectors; the package sorts them by length itself.
+        """Return a Batch of the vectors, whichever of the items are texts and which images.
 
         Raises:
-            MissingDependencyError: sentence-transformers is not installed.
-            ProviderError: the model cannot be loaded, or failed.
+            MissingDependencyError: sentence-transformers, or what else it takes, is not
+                installed.
+            CallRefusedError: the model cannot be loaded.
+            UnreadableTextError: an item is no image that can be read.
+            ProviderError: the model failed, or takes no items of this type.
         """
+        import numpy as np
+
         with self._lock:
             loaded = self._load()
-            encode = self._encoder(loaded, kind)
-            return Batch(
-                self._translated(
-                    lambda: encode(
-                        [_readable(item) for item in items],
-                        show_progress_bar=False,
-                        convert_to_numpy=True,
-                    )
-                )
-            )
+            vectors: list[Any] = [None] * len(items)
+            for positions, inputs in self._inputs(items):
+                encoded = self._translated(self._encoder(loaded, kind, inputs))
+                for position, vector in zip(positions, encoded, strict=True):
+                    vectors[position] = vector
+            return Batch(np.stack(vectors))
 
     def warm(self) -> None:
         """Import the package and load the weights."""
@@ -89,59 +130,146 @@ class SentenceTransformersModel(EmbeddingModel):
             self._load()
 
     def count_tokens(self, text: str) -> int:
-        """Return the exact length of the text in the model's own tokens."""
+        """Return the length of the text in the model's own tokens, its prompt included."""
         return self.read([text])[0].tokens
 
     def read(self, texts: Sequence[str]) -> list[Reading]:
-        """Return how long each text is and how much of it the model has no token for."""
+        """Return how long each text is and how much of it the model has no token for.
+
+        The prompt of documents is among the special tokens: what of a text is stored is cut
+        where prompt and text together are too long.
+        """
         with self._lock:
             loaded = self._load()
-            tokenizer = loaded.tokenizer
-            encoded = self._translated(
-                lambda: tokenizer(
-                    [_readable(text) for text in texts],
-                    truncation=False,
-                    padding=False,
-                    verbose=False,
-                )
+            tokenizer = getattr(loaded, "tokenizer", None)
+            token_ids = token_ids_of(tokenizer)
+            if token_ids is None:  # words of its own, or an image model
+                return [Reading(EmbeddingModel.count_tokens(self, text)) for text in texts]
+            prompt = self._prompt(loaded, Kind.DOCUMENT)
+            readable = [_readable(text) for text in texts]
+            readings: list[Reading] = self._translated(
+                lambda: read_tokens(tokenizer, token_ids, readable, prompt)
             )
-            unknown = getattr(tokenizer, "unk_token_id", None)
-            special = tokenizer.num_special_tokens_to_add()
-        return [
-            Reading(len(ids), 0 if unknown is None else ids.count(unknown), special)
-            for ids in encoded["input_ids"]
-        ]
+            return readings
 
-    def _encoder(self, loaded: Any, kind: Kind) -> Callable[..., Any]:
-        """Return the method for this kind; versions before 5 have one for both."""
-        name = "encode_query" if kind is Kind.QUERY else "encode_document"
-        encode: Callable[..., Any] = getattr(loaded, name, loaded.encode)
-        return encode
+    def _given(self, name: str) -> Any:
+        """Return an attribute as it was registered, None where nothing was said about it."""
+        return None if name in self._learned else vars(self).get(name)
+
+    def _learn(self, name: str, value: Any) -> None:
+        """Take an attribute from the loaded model, if nobody has said anything else."""
+        if self._given(name) is None:
+            setattr(self, name, value)
+            self._learned.add(name)
+
+    def _prompt_option(self, loaded: Any, kind: Kind) -> str | None:
+        """Return the prompt to tell the package; None where it is to use the model's own."""
+        said = self.query_prompt if kind is Kind.QUERY else self.document_prompt
+        if said is not None:
+            return said
+        own = [name for names in _PROMPT_NAMES.values() for name in names]
+        if loaded.default_prompt_name or any(loaded.prompts.get(name) for name in own):
+            return None
+        known = known_prompts(self.model)
+        return (known.query if kind is Kind.QUERY else known.document) if known else None
+
+    def _prompt(self, loaded: Any, kind: Kind) -> str:
+        """Return what stands before each text of a kind, whoever puts it there."""
+        told = self._prompt_option(loaded, kind)
+        if told is not None:
+            return told
+        prompts = loaded.prompts
+        name = next((name for name in _PROMPT_NAMES[kind] if name in prompts), None)
+        return prompts.get(name or loaded.default_prompt_name) or ""
+
+    def _inputs(self, items: Sequence[Item]) -> Iterator[tuple[list[int], list[Any]]]:
+        """Yield texts together and images together, each with its positions.
+
+        Most models take either kind but not both in one batch.
+        """
+        texts = [n for n, item in enumerate(items) if isinstance(item, str)]
+        blobs = [n for n, item in enumerate(items) if isinstance(item, bytes)]
+        if texts:
+            if not self.supports_text:
+                raise CallRefusedError(self.model_id, "embeds images only, not text")
+            # A model of images would open a text that looks like the path or the address of one,
+            # whoever has sent it.
+            wrap = self._loaded.modalities != ["text"]
+            readable = [_readable(str(items[n])) for n in texts]
+            yield texts, [{"text": text} for text in readable] if wrap else readable
+        if blobs:
+            if not self.supports_binary:
+                raise CallRefusedError(self.model_id, "embeds text only, not images")
+            contents = [bytes(items[n]) for n in blobs]  # type: ignore[arg-type]
+            for positions, images in image_groups(contents, self.model_id):
+                yield [blobs[n] for n in positions], images
+
+    def _encoder(self, loaded: Any, kind: Kind, inputs: list[Any]) -> Callable[[], Any]:
+        """Return the call for this kind."""
+        encode = loaded.encode_query if kind is Kind.QUERY else loaded.encode_document
+        return lambda: encode(
+            inputs,
+            prompt=self._prompt_option(loaded, kind),
+            show_progress_bar=False,
+            convert_to_numpy=True,
+            normalize_embeddings=bool(self.normalize),
+        )
 
     def _load(self) -> Any:
         """Return the loaded model; the caller holds the lock."""
         if self._loaded is None:
             try:
-                from sentence_transformers import SentenceTransformer
+                from sentence_transformers import SentenceTransformer, __version__
             except ImportError as error:
                 raise MissingDependencyError(
                     "sentence_transformers", "sentence-transformers"
                 ) from error
-            with _no_bar_for_loading():
-                loaded = self._translated(
-                    lambda: SentenceTransformer(
-                        os.path.expanduser(self.model),
-                        device=self.device,
-                        truncate_dim=self.truncate_dim,
-                    )
+            if int(__version__.partition(".")[0]) < OLDEST:
+                raise CallRefusedError(
+                    self.model_id,
+                    f"sentence-transformers {__version__} would run the code of a model unasked. "
+                    "Run: pip install -U 'datasette-embed[sentence-transformers]'",
                 )
-            dimension = getattr(loaded, "get_embedding_dimension", None) or (
-                loaded.get_sentence_embedding_dimension
-            )
-            self.dimensions = dimension()
-            self.max_tokens = loaded.get_max_seq_length()
+            options: dict[str, Any] = {
+                "device": self.device,
+                "truncate_dim": self.truncate_dim,
+                "revision": self._git_revision,
+                "backend": self.backend,
+                "trust_remote_code": self.trust_remote_code,
+            }
+            try:
+                with _no_bar_for_loading():
+                    loaded = SentenceTransformer(os.path.expanduser(self.model), **options)
+            except Exception as error:
+                raise load_failure(
+                    self.model_id, error, trusts_code=self.trust_remote_code
+                ) from error
+            self._settle_with(loaded)
             self._loaded = loaded
         return self._loaded
+
+    def _settle_with(self, loaded: Any) -> None:
+        """Take over what the loaded model says of itself, and tell it what is said of it.
+
+        Raises:
+            CallRefusedError: the two contradict each other.
+        """
+        takes = set(loaded.modalities)
+        if self.images and "image" not in takes:
+            raise CallRefusedError(
+                self.model_id, "it embeds no images: take 'images' out of its entry"
+            )
+        self.supports_binary = "image" in takes and self.images is not False
+        self.supports_text = bool(takes & {"text", "message"})
+        if self.normalize is False:
+            while len(loaded) > 1 and type(loaded[-1]).__name__ == "Normalize":
+                del loaded[-1]
+        if limit := self._given("max_tokens"):
+            _set_longest(loaded, limit, self.model_id)
+        self.dimensions = loaded.get_embedding_dimension()
+        self.counts_exactly = token_ids_of(getattr(loaded, "tokenizer", None)) is not None
+        self._learn("max_tokens", as_limit(loaded.max_seq_length))
+        self._learn("metric", "dot" if loaded.similarity_fn_name == "dot" else "cosine")
 
     def _translated(self, call: Callable[[], Any]) -> Any:
         """Return what the call returns, its exceptions as ProviderError."""
@@ -151,6 +279,32 @@ class SentenceTransformersModel(EmbeddingModel):
             raise
         except Exception as error:
             raise ProviderError.from_exception(self.model_id, error) from error
+
+
+def _set_longest(loaded: Any, limit: int, model_id: str) -> None:
+    """Let the model read this many tokens of a text.
+
+    Raises:
+        CallRefusedError: it has no place for so many.
+    """
+    most = _positions(loaded)
+    if most is not None and limit > most:
+        raise CallRefusedError(
+            model_id, f"max_tokens is {limit:,}, and the model has places for {most:,} tokens"
+        )
+    loaded.max_seq_length = limit
+
+
+def _positions(loaded: Any) -> int | None:
+    """Return how many tokens a model has learned positions for; None where it needs none."""
+    config: Any = getattr(getattr(loaded[0], "auto_model", None), "config", None)
+    if hasattr(config, "get_text_config"):
+        config = config.get_text_config()
+    most = as_limit(getattr(config, "max_position_embeddings", None))
+    # RoBERTa's children number positions from behind the padding token's.
+    kind = getattr(config, "model_type", "")
+    starts_late = any(name in kind for name in ("roberta", "camembert", "mpnet"))
+    return most - config.pad_token_id - 1 if most and starts_late else most
 
 
 @contextmanager
@@ -173,6 +327,21 @@ def _no_bar_for_loading() -> Iterator[None]:
         transformers.enable_progress_bar()
 
 
+def _space(
+    model: str, revision: str | None, truncate_dim: int | None, normalize: bool | None
+) -> str:
+    """Return what the fingerprint calls the weights and what is made of their vectors.
+
+    An id can be given to other weights, and shortened vectors are another vector space.
+    """
+    found = _weights(model)
+    if revision:
+        found += f"@{revision}"
+    if truncate_dim:
+        found += f":{truncate_dim}d"
+    return found if normalize is None else f"{found}:{'unit' if normalize else 'raw'}"
+
+
 def _weights(model: str) -> str:
     """Return what the fingerprint calls the weights, which ends up in files that are published.
 
@@ -184,6 +353,6 @@ def _weights(model: str) -> str:
     return f"{last_part(model)}-{digest[:16]}"
 
 
-def _readable(item: Item) -> Item:
+def _readable(text: str) -> str:
     """Return the text without lone surrogates, which SQLite hands out and tokenizers refuse."""
-    return item.encode("utf-8", "replace").decode("utf-8") if isinstance(item, str) else item
+    return text.encode("utf-8", "replace").decode("utf-8")

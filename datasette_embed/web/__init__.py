@@ -11,6 +11,7 @@ from typing import Any
 from .about_api import about_view
 from .collections_api import delete_view, rename_view
 from .forms import View, by_accept, by_content, by_method
+from .images import image_view
 from .jobs_api import act_view, job_view, jobs_view
 from .lists_api import database_view, site_view
 from .making_api import estimate_view, new_view, sync_view
@@ -20,6 +21,7 @@ from .openai_api import embeddings_view, model_view, models_view
 from .pages.about_page import about_page, delete, rename, sync
 from .pages.button_page import button_page
 from .pages.collections_page import database_page, site_page
+from .pages.image_search_page import image_search_page
 from .pages.job_page import act, job_page
 from .pages.jobs_page import jobs_page
 from .pages.new_page import make, new_page, new_twin
@@ -74,7 +76,8 @@ def routes() -> list[tuple[str, Callable[..., Any]]]:
         (rf"{_DATABASE}$", database_page),
         (rf"{_DATABASE}/jobs$", jobs_page),
         (rf"{_JOB}$", job_page),
-        (rf"{_COLLECTION_PAGE}$", search_page),
+        (rf"{_COLLECTION_PAGE}$", by_method(search_page, image_search_page)),
+        (rf"{_COLLECTION_PAGE}/image/(?P<entry>.+)$", image_view),
         (rf"{_LIKE}$", related_page),
         (rf"{_COLLECTION_PAGE}/about$", about_page),
         *((pattern, nothing_view) for pattern in ELSEWHERE),

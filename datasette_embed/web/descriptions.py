@@ -129,6 +129,7 @@ def describe_source(record: CollectionRecord, *, shows_sql: bool) -> dict[str, A
         "has_sql": spec.sql is not None,
         "columns": list(spec.columns),
         "template": spec.template,
+        "image": spec.image,
         "where": spec.where if shows_sql else None,
         "has_where": spec.where is not None,
         "id_columns": list(spec.id_columns),

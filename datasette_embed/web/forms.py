@@ -80,8 +80,7 @@ async def body_fields(
     """
     if not is_form(request):
         return Fields(await read_json(request, datasette, may_be_empty=may_be_empty))
-    if _is_from_another_site(request):
-        raise RequestError("This form was sent by another site", 403)
+    refuse_other_site(request)
     body = await read_body(request, datasette)
     try:
         pairs = parse_qsl(
@@ -93,6 +92,16 @@ async def body_fields(
     except ValueError as error:
         raise RequestError("The form cannot be read: it is no UTF-8, or far too long") from error
     return Fields.of_form(pairs)
+
+
+def refuse_other_site(request: Request) -> None:
+    """Refuse a form that another site has sent.
+
+    Raises:
+        RequestError: 403.
+    """
+    if not shows_token(request) and _is_from_another_site(request):
+        raise RequestError("This form was sent by another site", 403)
 
 
 def _is_from_another_site(request: Request) -> bool:

@@ -167,6 +167,21 @@ def nearest_to_text(
     )
 
 
+def nearest_to_vector(
+    record: CollectionRecord,
+    rows: Rows | None,
+    vector: str,
+    n: int,
+    conditions: Conditions = NO_CONDITIONS,
+) -> ResultSql:
+    """Return the query for the rows nearest to a vector, given as JSON."""
+    wanted = "  select llm_embed_encode(:vector) as vector"
+    params = {"collection": record.name, "vector": vector, "n": str(n)}
+    return ResultSql(
+        _nearest(record, rows, wanted, _and(rows, conditions)), {**params, **conditions.params}
+    )
+
+
 def nearest_to_entry(
     record: CollectionRecord,
     rows: Rows | None,

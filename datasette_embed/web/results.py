@@ -18,16 +18,24 @@ from datasette.utils import tilde_decode, tilde_encode
 from .. import server
 from ..database import sqlite3, translated
 from ..errors import EntryNotFoundError, SourceError
-from ..models import EmbeddingModel, Kind, is_blank
+from ..models import EmbeddingModel, Item, Kind, is_blank
 from ..records import CollectionRecord, is_storable
 from ..sources import SourceSpec, entry_id_of
+from ..vectors import decode
 from .descriptions import collection_url
 from .fields import Fields
 from .filter_conditions import Filter
 from .http import RequestError
 from .lookup import find_model, read
 from .result_filters import conditions_of, read_filters
-from .result_sql import ResultSql, Rows, nearest_to_entry, nearest_to_text, newest
+from .result_sql import (
+    ResultSql,
+    Rows,
+    nearest_to_entry,
+    nearest_to_text,
+    nearest_to_vector,
+    newest,
+)
 from .search_api import row_urls
 
 if TYPE_CHECKING:
@@ -143,8 +151,10 @@ class Searched:
 
     # -- answers ----------------------------------------------------------------------
 
-    async def embedded(self, text: str) -> bytes:
+    async def embedded(self, content: Item) -> bytes:
         """Return the vector of a text, which the query then finds without asking the model.
+
+        Or that of an image, which goes into the query itself.
 
         So what is wrong is said as itself, and the time a model takes is not the query's.
 
@@ -153,7 +163,7 @@ class Searched:
         """
         model = await self.model()
         (blob,) = await server.embed_for(
-            self.datasette, self.request, model, [text], kind=Kind.QUERY
+            self.datasette, self.request, model, [content], kind=Kind.QUERY
         )
         return blob
 
@@ -161,6 +171,14 @@ class Searched:
         """Return the rows nearest to a text that has been ``embedded``."""
         conditions = conditions_of(question.filters, self.rows)
         query = nearest_to_text(self.record, self.rows, text, question.number, conditions)
+        return await self.run(query)
+
+    async def nearest_to_vector(self, blob: bytes, question: Question) -> Result:
+        """Return the rows nearest to a vector."""
+        conditions = conditions_of(question.filters, self.rows)
+        # Five digits change no score that is shown, and keep the link to the query short.
+        vector = f"[{','.join(f'{number:.5g}' for number in decode(blob))}]"
+        query = nearest_to_vector(self.record, self.rows, vector, question.number, conditions)
         return await self.run(query)
 
     async def nearest_to_entry(self, entry_id: str, question: Question) -> Result:
@@ -219,8 +237,15 @@ class Searched:
 
     def like_url(self, entry_id: str, end: str = "") -> str:
         """Return the path of the page of the rows like an entry; it ends like its row's."""
+        return self._entry_url("like", entry_id, end)
+
+    def image_url(self, entry_id: str) -> str:
+        """Return the path of an entry's image."""
+        return self._entry_url("image", entry_id)
+
+    def _entry_url(self, page: str, entry_id: str, end: str = "") -> str:
         last = entry_id if self.has_compound_key else tilde_encode(entry_id)
-        path = f"/like/{last}{end}"
+        path = f"/{page}/{last}{end}"
         return collection_url(self.datasette, self.database.name, self.record.name, path)
 
     def entry_id_in_url(self) -> str:

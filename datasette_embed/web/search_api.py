@@ -1,4 +1,4 @@
-"""Search API: ``…/similar.json``, the entries of a collection nearest to a text, an id or a vector.
+"""Search API: ``…/similar.json``, the entries nearest to a text, an image, an id or a vector.
 
 Layer 11: imports ``errors``, ``records``, ``server``, ``sources``, ``store`` and ``vectors``. Which
 entries are nearest is found by ``searching``, and who may ask in ``lookup``.
@@ -16,7 +16,7 @@ from datasette.utils import tilde_encode
 from .. import compat, server
 from ..database import sqlite3
 from ..errors import DimensionMismatchError, InvalidVectorError, SourceError
-from ..models import Kind, is_blank
+from ..models import Item, Kind, is_blank
 from ..records import CollectionRecord
 from ..sources import SourceSpec
 from ..store import Store
@@ -25,6 +25,7 @@ from .fields import Fields
 from .http import Answer, RequestError, json_view, read_json, require_method
 from .lookup import collection_of, database_of, find_model, read
 from .searching import find_entry, nearest_in
+from .uploads import image_of_json
 
 if TYPE_CHECKING:
     from datasette import Request
@@ -35,14 +36,14 @@ DEFAULT_NUMBER = 10
 MOST_NUMBER = 1_000
 #: Content and metadata of an entry that has been deleted since it was found.
 _NOTHING = (None, None)
-_FIELDS = ("q", "id", "vector", "number", "prefix", "min_score")
+_FIELDS = ("q", "id", "vector", "image", "number", "prefix", "min_score")
 
 
 @dataclass(frozen=True)
 class Question:
-    """What to look for. One of ``text``, ``entry_id`` and ``blob`` is not None."""
+    """What to look for. One of ``content``, ``entry_id`` and ``blob`` is not None."""
 
-    text: str | None
+    content: Item | None
     entry_id: str | None
     blob: bytes | None
     number: int
@@ -108,16 +109,18 @@ async def _question(request: Request, datasette: Datasette) -> Question:
         fields.refuse_others(*_FIELDS)
     else:
         fields = Fields.of_query(request, *_FIELDS)
-        if "vector" in fields.values:
-            raise RequestError("Send 'vector' with POST: it is too long for a URL")
-    given = [name for name in ("q", "id", "vector") if fields.values.get(name) is not None]
+        for name in ("vector", "image"):
+            if name in fields.values:
+                raise RequestError(f"Send '{name}' with POST: it is too long for a URL")
+    names = ("q", "id", "vector", "image")
+    given = [name for name in names if fields.values.get(name) is not None]
     if len(given) != 1:
-        raise RequestError("Give one of 'q' (a text), 'id' (an entry) and 'vector'")
+        raise RequestError("Give one of 'q' (a text), 'id' (an entry), 'vector' and 'image'")
     text = fields.text("q")
     if text is not None and is_blank(text):
         raise RequestError("'q' must not be blank")
     return Question(
-        text,
+        image_of_json(fields.values["image"]) if given == ["image"] else text,
         fields.text("id"),
         _blob_of(fields.values["vector"]) if given == ["vector"] else None,
         fields.integer("number", DEFAULT_NUMBER, most=MOST_NUMBER),
@@ -155,7 +158,7 @@ async def _query_blob(
     model = await find_model(datasette, record.model_id)
     record.check_current(model)
     (blob,) = await server.embed_for(
-        datasette, request, model, [question.text or ""], kind=Kind.QUERY
+        datasette, request, model, [question.content or ""], kind=Kind.QUERY
     )
     return blob
 

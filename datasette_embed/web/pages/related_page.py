@@ -6,6 +6,7 @@ asked, so it works where its model is not installed, and for everybody who may s
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from datasette import Response
@@ -84,4 +85,4 @@ async def _label(searched: Searched, lines: list[Line]) -> str:
 
 def _alone(line: Line) -> Line:
     """Return the row without the link to the page that shows it."""
-    return Line(line.score, line.bar_width, line.cells, line.url, None)
+    return replace(line, like_url=None)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from datasette.utils import is_url, path_with_removed_args
 
 from ... import compat
+from ..images import Images
 from ..results import Question, Result, Searched
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Line:
         score: as it is shown; None where the result has none.
         bar_width: in pixels.
         like_url: the page of the rows like it.
+        label: what the row is called.
+        image_url: its image, where it has one that can be shown.
     """
 
     score: str | None
@@ -66,6 +69,8 @@ class Line:
     cells: tuple[Cell, ...]
     url: str | None
     like_url: str | None
+    label: str = ""
+    image_url: str | None = None
 
 
 async def lines_of(searched: Searched, result: Result, *, has_scores: bool) -> list[Line]:
@@ -75,18 +80,24 @@ async def lines_of(searched: Searched, result: Result, *, has_scores: bool) -> l
         has_scores: whether the first column is the score.
     """
     linked = await linked_columns(searched)
+    images = Images(searched)
+    shown = await images.find_shown([each for each in result.entry_ids if each is not None])
+    is_of_images = images.is_source or bool(shown)
     first = 1 if has_scores else 0
     best = max((float(row[0]) for row in result.rows), default=0.0) if has_scores else 0.0
     lines = []
     for row, entry_id, url in zip(result.rows, result.entry_ids, result.urls, strict=True):
         score = float(row[0]) if has_scores else None
+        cells = _cells(result.columns[first:], row[first:], url, linked)
         lines.append(
             Line(
-                None if score is None else f"{score:.4f}",
+                None if score is None else _score_text(searched, score, is_of_images),
                 _bar_width(searched, score, best),
-                _cells(result.columns[first:], row[first:], url, linked),
+                cells,
                 url,
                 None if entry_id is None else searched.like_url(entry_id),
+                _label_of(cells, linked) or entry_id or "",
+                searched.image_url(entry_id) if entry_id in shown and entry_id else None,
             )
         )
     return lines
@@ -122,9 +133,12 @@ async def rows_context(
         # Without any parameter programs are told what the collection is.
         end = f"{end}&n={question.number}" if end else f"?n={question.number}"
     gone = 0 if question.filters else min(question.number, entries) - len(result.rows)
+    lines = await lines_of(searched, result, has_scores=has_scores)
+    is_of_images = Images(searched).is_source or any(line.image_url for line in lines)
     return {
         **await sql_context(searched, result),
-        "lines": await lines_of(searched, result, has_scores=has_scores),
+        "lines": lines,
+        "is_of_images": is_of_images,
         "score_name": result.columns[0] if has_scores else None,
         "columns": result.columns[1:] if has_scores else result.columns,
         "gone": max(0, gone),
@@ -195,6 +209,17 @@ def cell_of(column: str, value: Any, url: str | None = None) -> Cell:
         url=url,
         is_outside=is_outside,
     )
+
+
+def _label_of(cells: Sequence[Cell], linked: Sequence[str]) -> str:
+    texts = {cell.column: cell.text.strip() for cell in cells}
+    return next((text for name in linked if (text := texts.get(name, ""))), "")
+
+
+def _score_text(searched: Searched, score: float, is_of_images: bool) -> str:
+    """Return a score as it is shown; among images a cosine is a percentage."""
+    is_percentage = is_of_images and searched.record.metric == "cosine"
+    return f"{score:.1%}" if is_percentage else f"{score:.4f}"
 
 
 def _bar_width(searched: Searched, score: float | None, best: float) -> int:

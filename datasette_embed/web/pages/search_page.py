@@ -7,12 +7,15 @@ What goes wrong is said below the form, which keeps what was typed.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from datasette import Response
 
 from ... import access
+from ...amounts import size_text
 from ...errors import EmbedError, ModelNotAllowedError
+from ...models import EmbeddingModel
+from ...settings import get_settings
 from ..descriptions import collection_url
 from ..http import describe_error, require_method
 from ..lookup import collection_of, database_of
@@ -43,10 +46,8 @@ async def search_page(request: Request, datasette: Datasette) -> Page | Response
     database = await database_of(request, datasette)
     record = await collection_of(request, datasette, database)
     searched = await Searched.of(request, datasette, database, record)
-    context = await heading(request, datasette, database, record, "")
-    words_off = await _words_off(searched)
-    context |= {"q": request.args.get("q") or "", "words_off": words_off}
-    context |= question_context(searched, Question())
+    context = await search_context(searched)
+    words_off = context["words_off"]
     is_asked = "q" in request.args
     try:
         question = searched.question()
@@ -62,6 +63,26 @@ async def search_page(request: Request, datasette: Datasette) -> Page | Response
     return Page("embed_search.html", context, status=status, twin=twin)
 
 
+async def search_context(searched: Searched) -> dict[str, Any]:
+    """Return what the page shows before anything is asked: who can search by what."""
+    request, datasette = searched.request, searched.datasette
+    context = await heading(request, datasette, searched.database, searched.record, "")
+    model, why_not = await _usable_model(searched)
+    words_off = why_not
+    if model is not None and not model.supports_text:
+        words_off = "Search by words is off: the model of this collection reads images only."
+    kept = [(name, value) for name, value in parse_qsl(request.query_string) if name != "q"]
+    return {
+        **context,
+        **question_context(searched, Question()),
+        "q": request.args.get("q") or "",
+        "words_off": words_off,
+        "takes_images": model is not None and model.supports_binary,
+        "image_action": f"{_url(searched)}{'?' if kept else ''}{urlencode(kept)}",
+        "most_bytes": size_text(get_settings(datasette).max_body_bytes),
+    }
+
+
 async def with_problem(
     searched: Searched, template: str, context: dict[str, Any], error: EmbedError
 ) -> Response:
@@ -73,28 +94,28 @@ async def with_problem(
     return response
 
 
-async def _words_off(searched: Searched) -> str | None:
-    """Return why nobody, or not the actor, can search by words; None where they can."""
+async def _usable_model(searched: Searched) -> tuple[EmbeddingModel | None, str | None]:
+    """Return the model that answers the actor, or why none does."""
     request, datasette = searched.request, searched.datasette
     try:
         model = await searched.model()
         if await access.may_use_model(datasette, request.actor, model.model_id):
-            return None
+            return model, None
         raise ModelNotAllowedError(model.model_id)
     except EmbedError as error:
         _, message, _ = describe_error(request, datasette, error)
-    return f"Search by words is off on this site; browse rows like one another. {message}"
+    why_not = f"Search by words is off on this site; browse rows like one another. {message}"
+    return None, why_not
 
 
 async def _found(searched: Searched, question: Question, entries: int) -> dict[str, Any]:
     text = searched.text()
     blob = await searched.embedded(text)
     result = await searched.nearest_to_text(text, question)
-    return {
-        **await rows_context(searched, result, question, entries=entries, url=_url(searched)),
-        "has_searched": True,
-        "weak": await _weak(searched, blob, result),
-    }
+    found = await rows_context(searched, result, question, entries=entries, url=_url(searched))
+    # Words and images are never as near each other as two images are.
+    weak = None if found["is_of_images"] else await _weak(searched, blob, result)
+    return {**found, "has_searched": True, "weak": weak}
 
 
 async def _weak(searched: Searched, blob: bytes, result: Result) -> dict[str, str] | None:
