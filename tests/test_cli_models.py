@@ -205,7 +205,7 @@ def test_models_damaged_aliases_said_and_left_alone(counting_model, llm_folder):
 
 def test_register_by_the_name_of_a_preset_and_remove():
     """A model of a server that speaks OpenAI's protocol needs only its two names."""
-    said = embed("models", "register", "ollama", "nomic-embed-text", "-a", "nomic")
+    said = embed("models", "register", "ollama", "nomic-embed-text", "-a", "nomic", "--lazy")
     assert said.stderr.startswith("Registered ollama/nomic-embed-text in ")
     forget_registries()
     listed = embed("models", "list", "-q", "nomic").stdout

@@ -278,7 +278,8 @@ def test_models_in_the_readmes_configuration_are_registered() -> None:
     """Each example of ``models`` is what a site takes."""
     found = set()
     for block in blocks("yaml"):
-        config = yaml.safe_load(block).get("plugins", {}).get("datasette-embed", {})
+        value = yaml.safe_load(block)
+        config = value.get("plugins", {}).get("datasette-embed", {}) if type(value) is dict else {}
         if "models" in config:
             registry = build_registry(parse_settings(config))
             found |= {entry.model.model_id for entry in registry.list_models()}
