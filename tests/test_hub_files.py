@@ -181,7 +181,10 @@ def test_load_no_graph_in_the_repository_says_what_is_missing(hub, load):
     """Most repositories have none; their models can be exported."""
     shutil.rmtree(hub.repositories["org/tiny"] / "onnx")
     found = load()
-    assert found["message"] == "m: onnx/model.onnx is missing"
+    assert found["message"] == (
+        "m: onnx/model.onnx is missing. A model without one is exported by: datasette embed models "
+        "export-onnx"
+    )
 
 
 @pytest.mark.parametrize("how", ["down", "nobody there"])

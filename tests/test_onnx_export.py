@@ -284,3 +284,26 @@ def test_tiny_model_golden_vectors_are_the_package_s():
 def test_tiny_model_is_small():
     """It is in the repository for ever."""
     assert sum(path.stat().st_size for path in TINY.rglob("*") if path.is_file()) < 200_000
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("default")
+def test_embed_quantised_graph_same_vector_alone_and_in_company(minilm):
+    """A real graph that onnxruntime has quantised: its scales are those of a whole batch."""
+    pytest.importorskip("onnx")
+    from onnxruntime.quantization import quantize_dynamic
+
+    whole = minilm[0] / "onnx" / "model.onnx"
+    small = whole.with_name("model_quantized.onnx")
+    quantize_dynamic(str(whole), str(small))
+    model = OnnxModel(str(minilm[0]), model_id="small", file="onnx/model_quantized.onnx")
+    texts = ["a big dog", "the old house", "7 !", "A checkpoint copies the log."]
+    together = model.embed_checked(list(texts)).vectors
+    alone = np.concatenate([model.embed_checked([text]).vectors for text in texts])
+    assert np.abs(together - alone).max() < 1e-5
+    original = OnnxModel(str(minilm[0]), model_id="whole").embed_checked(list(texts)).vectors
+    assert ((together * original).sum(axis=1) > 0.9).all()
+    model._graph.needs_solitude = False
+    same_length = ["a big dog", "the old house"]
+    apart = np.concatenate([model.embed_checked([text]).vectors for text in same_length])
+    assert np.abs(model.embed_checked(same_length).vectors - apart).max() > 1e-5

@@ -226,6 +226,8 @@ def test_described_before_it_is_loaded(folder):
     change(folder, "config_sentence_transformers.json", similarity_fn_name="dot")
     model = opened(folder)
     assert (model.dimensions, model.metric, model.licence) == (16, "dot", "apache-2.0")
+    assert model.max_tokens == 32
+    assert opened(folder, max_tokens=10).max_tokens == 10
     assert opened(folder, metric="cosine").metric == "cosine"
     assert model.is_local and model.counts_exactly
     assert missing_package(model) is None
@@ -390,8 +392,11 @@ def _cut(folder, name):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: shutil.rmtree(f), r"^tiny: onnx/model\.onnx is missing$"),
-        (lambda f: (f / "onnx/model.onnx").unlink(), r"^tiny: onnx/model\.onnx is missing$"),
+        (lambda f: shutil.rmtree(f), r"^tiny: onnx/model\.onnx is missing\. A model without"),
+        (
+            lambda f: (f / "onnx/model.onnx").unlink(),
+            r"^tiny: onnx/model\.onnx is missing\. A model without",
+        ),
         (lambda f: (f / "tokenizer.json").unlink(), r"^tiny: tokenizer\.json is missing$"),
         (lambda f: _cut(f, "onnx/model.onnx"), r"^tiny: model\.onnx is damaged, or too new for"),
         (lambda f: (f / "onnx/model.onnx").write_bytes(b""), r"^tiny: model\.onnx is damaged"),
@@ -423,6 +428,29 @@ def test_load_damaged_or_missing_file_is_named(folder, damage, message):
         assert str(folder) not in str(caught.value)
         assert str(folder) in caught.value.detail
         assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("odd", [None, [], {}, 7, "x", [None], [[]], 1e400, True, -1])
+def test_describe_odd_values_one_of_ours_or_none(folder, odd):
+    """Whatever a stranger's files hold, describing a model raises nothing, loading it only ours."""
+    names = [path.relative_to(folder) for path in folder.rglob("*.json")]
+    for name in [*names, Path("1_Pooling/config.json")]:
+        if name.name in ("golden.json", "tokenizer.json"):
+            continue
+        whole = json.loads((folder / name).read_text("utf-8"))
+        objects = [{**whole, key: odd} for key in whole] if isinstance(whole, dict) else []
+        lists = (
+            [[{**m, key: odd} for m in whole] for key in ("path", "type")] if not objects else []
+        )
+        for changed in (odd, *objects, *lists):
+            write(folder, name, changed)
+            model = opened(folder)
+            try:
+                model.embed("dog")
+            except ProviderError as error:
+                assert isinstance(error, CallRefusedError), (name, changed)
+        write(folder, name, whole)
+    assert opened(folder).embed("dog")
 
 
 def test_load_module_outside_the_graph_refused(folder):

@@ -12,6 +12,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -40,7 +41,7 @@ class OnnxModel(EmbeddingModel):
     Pooling, normalisation, the longest text, prompts and the metric are what the model's own
     files say. A text has the same vector alone and in any batch. ``max_tokens`` and
     ``dimensions`` are known once it is loaded, and of a folder before that where its files
-    say it.
+    say them.
     """
 
     requires = (("onnxruntime", ""), ("tokenizers", ""))
@@ -184,10 +185,10 @@ class OnnxModel(EmbeddingModel):
         """Take what a folder's files say before it is loaded; damage is told by loading it."""
         if not is_path(self.model):
             return
-        try:
-            self._describe(read_onnx_files(self._folder, self.file))
-        except OnnxFilesError:
-            pass
+        with suppress(OnnxFilesError):
+            files = read_onnx_files(self._folder, self.file)
+            self._describe(files)
+            self.max_tokens = files.max_tokens
 
     def _describe(self, files: OnnxFiles) -> None:
         """Take over what the files say, except where the registration has said it already."""
@@ -233,7 +234,13 @@ class OnnxModel(EmbeddingModel):
             raise CallRefusedError(
                 self.model_id,
                 str(error),
-                detail=f"{error}, in {folder}. {error.detail}".rstrip(". "),
+                detail=f"{folder}: {error}. {error.detail}".rstrip(". "),
+            ) from error
+        except OSError as error:
+            raise CallRefusedError(
+                self.model_id,
+                f"its files cannot be read: {error.strerror}",
+                detail=f"its files cannot be read: {error}",
             ) from error
         if is_path(self.model):
             self.revision = self._weights()

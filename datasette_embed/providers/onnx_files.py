@@ -20,6 +20,7 @@ from typing import Any
 from ..prompts import Prompts
 
 GRAPHS = ("onnx/model.onnx", "model.onnx")
+NO_GRAPH = "is missing. A model without one is exported by: datasette embed models export-onnx"
 #: What else is read of a repository, as patterns of paths.
 SMALL_FILES = (
     "modules.json",
@@ -104,8 +105,8 @@ def read_onnx_files(folder: Path, file: str | None = None) -> OnnxFiles:
     Raises:
         OnnxFilesError: a file is missing or damaged.
     """
-    graph = _found(folder, (file,) if file else GRAPHS)
-    tokenizer = _found(folder, TOKENIZERS)
+    graph = _found(folder, (file,) if file else GRAPHS, "is missing" if file else NO_GRAPH)
+    tokenizer = _found(folder, TOKENIZERS, "is missing")
     modules = list(_modules(folder))
     poolings, pools_prompt, token_dimensions = _pooling(folder, modules)
     config = _config(folder, graph)
@@ -136,10 +137,10 @@ def digest_of(folder: Path, file: str | None = None) -> str:
     further differ everywhere. The files need not be there.
     """
     digest = hashlib.sha256()
-    graphs = [path for name in ((file,) if file else GRAPHS) if (path := folder / name).is_file()]
+    graphs = [path for name in ((file,) if file else GRAPHS) if _is_file(path := folder / name)]
     weights = [path for graph in graphs[:1] for path in (graph, *_external(graph))]
     patterns = (*SMALL_FILES[:-1], *TOKENIZERS)
-    small = [path for pattern in patterns for path in folder.glob(pattern) if path.is_file()]
+    small = [path for pattern in patterns for path in folder.glob(pattern) if _is_file(path)]
     for path in [*weights, *sorted(set(small))]:
         try:
             digest.update(f"{path.relative_to(folder).as_posix()}\0".encode("utf-8", "replace"))
@@ -153,7 +154,7 @@ def _external(graph: Path) -> list[Path]:
     """Return the files of weights beside a graph that is too large for one file."""
     names = [f"{graph.name}{ending}" for ending in ("_data", ".data")]
     return sorted(
-        path for name in names for path in graph.parent.glob(f"{name}*") if path.is_file()
+        path for name in names for path in graph.parent.glob(f"{name}*") if _is_file(path)
     )
 
 
@@ -169,11 +170,19 @@ def _add_sample(digest: Any, path: Path) -> None:
             digest.update(stream.read(_PLACE_BYTES))
 
 
-def _found(folder: Path, names: tuple[str, ...]) -> Path:
+def _found(folder: Path, names: tuple[str, ...], otherwise: str) -> Path:
     for name in names:
-        if (folder / name).is_file():
+        if _is_file(folder / name):
             return folder / name
-    raise OnnxFilesError(names[0], "is missing")
+    raise OnnxFilesError(names[0], otherwise)
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether there is such a file; what may not be looked at is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _read(path: Path, name: str | None = None) -> Mapping[str, Any]:
@@ -222,7 +231,7 @@ def _pooling(
     found = config.get("pooling_mode")
     if found is None:
         found = [mode for old, mode in _OLD_POOLINGS.items() if config.get(old)] or "mean"
-    poolings = tuple([found] if isinstance(found, str) else found)
+    poolings = tuple(found) if isinstance(found, list) else (found,)
     for mode in poolings:
         if mode not in POOLINGS:
             raise OnnxFilesError(name, f"names the pooling {mode!r}, not {', '.join(POOLINGS)}")
@@ -277,7 +286,7 @@ def _prompts(own: Mapping[str, Any]) -> Prompts | None:
     if not isinstance(found, dict) or not any(found.values()):
         return None
     document = next((found[n] for n in ("document", "passage", "corpus") if n in found), None)
-    default = found.get(own.get("default_prompt_name") or "", "")
+    default = found.get(str(own.get("default_prompt_name")), "")
     query = found.get("query", default)
     return Prompts(str(query or ""), str(default if document is None else document or ""))
 
