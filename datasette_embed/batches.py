@@ -250,8 +250,7 @@ class BatchEmbedder:
         except Exception as error:
             self.stop(error)
         else:
-            blobs = map(vectors.encode, answer.vectors)
-            return list(zip(call.items, blobs, strict=True))
+            return list(zip(call.items, vectors.encode_rows(answer.vectors), strict=True))
         return []
 
     def _try_again(self, call: _Call, error: ProviderError) -> None:

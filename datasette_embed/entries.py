@@ -191,6 +191,8 @@ class Entries:
         Args:
             keep_metadata: leave the stored metadata of an entry that comes without any.
         """
+        if not entries:
+            return
         metadata = "coalesce(excluded.metadata, metadata)" if keep_metadata else "excluded.metadata"
         updated = int(time.time())
         self.conn.executemany(

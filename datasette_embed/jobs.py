@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -271,11 +271,11 @@ class JobRun:
         def write() -> None:
             self._known.set_aside(blanked + [i for item in missing for i in item.entry_ids])
             self._store.refresh_entries(self.collection.id, refreshes)
-            for item in missing:
-                if item.content_hash in reused:
-                    self._write(item, reused[item.content_hash])
-                    self.counts.reused += len(item.entry_ids)
-                    self.counts.rows_done += len(item.entry_ids)
+            known = [(i, reused[i.content_hash]) for i in missing if i.content_hash in reused]
+            self._write(known)
+            rows = sum(len(item.rows) for item, _ in known)
+            self.counts.reused += rows
+            self.counts.rows_done += rows
             self.counts.removed += self._store.delete_entries(self.collection.id, blanked)
             self._record(claim, failures)
             self._checkpoint(claim)
@@ -356,12 +356,12 @@ class JobRun:
 
         def write() -> None:
             self._write_dimensions()
-            for item, blob in embedded:
-                self._write(item, blob)
-                self.counts.embedded += 1
-                self.counts.reused += len(item.entry_ids) - 1
+            self._write(embedded)
+            rows = sum(len(item.rows) for item, _ in embedded)
+            self.counts.embedded += len(embedded)
+            self.counts.reused += rows - len(embedded)
+            self.counts.rows_done += rows
             self.counts.tokens = self._embedder.tokens
-            self.counts.rows_done += sum(len(item.entry_ids) for item, _ in embedded)
             self._record(claim, failures)
             self._checkpoint(claim)
 
@@ -388,9 +388,11 @@ class JobRun:
             self._store.set_space(self.collection.id, dimensions, metric)
             self.collection = replace(self.collection, dimensions=dimensions, metric=metric)
 
-    def _write(self, item: MissingContent, blob: bytes) -> None:
-        entries = item.new_entries(blob, self.model, store=self.collection.store)
-        self._store.write_entries(self.collection.id, entries, keep_metadata=True)
+    def _write(self, found: Iterable[tuple[MissingContent, bytes]]) -> None:
+        """Write the entries of contents, all with few statements."""
+        store = self.collection.store
+        new = [e for item, blob in found for e in item.new_entries(blob, self.model, store=store)]
+        self._store.write_entries(self.collection.id, new, keep_metadata=True)
 
 
 def _failures_of(item: MissingContent, message: str) -> list[Failure]:

@@ -162,6 +162,7 @@ class KnownVectors:
         self._store = store
         self._collection_id = collection_id
         self._has_table = False
+        self._has_replaced = False
 
     def find(self, hashes: Iterable[bytes], dimensions: int | None) -> dict[bytes, bytes]:
         """Return ``content hash -> blob`` of the vectors that are sound and of these dimensions."""
@@ -194,16 +195,17 @@ class KnownVectors:
             # caller reads what to embed over the same connection.
             conn.execute("delete from temp._embed_replaced")
             self._has_table = True
-        conn.execute(
+        replaced = conn.execute(
             "insert or ignore into temp._embed_replaced"
             " select collection_id, content_hash, embedding"
             " from embeddings where collection_id = ? and content_hash is not null"
             " and id in (select value from json_each(?))",
             (self._collection_id, json.dumps(entry_ids)),
         )
+        self._has_replaced = self._has_replaced or replaced.rowcount > 0
 
     def _iter_set_aside(self, digest: bytes) -> Iterator[Any]:
-        if self._has_table:
+        if self._has_replaced:
             rows = self._store.conn.execute(
                 "select embedding from temp._embed_replaced"
                 " where collection_id = ? and content_hash = ?",

@@ -85,6 +85,9 @@ class Reading:
 
 def is_blank(text: str) -> bool:
     """Say whether a text shows nothing: white space, control and format characters only."""
+    # Nearly every text begins with a letter, and this is asked of every row.
+    if text[:1].isalnum():
+        return False
     return all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in text)
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "dot",
     "dot_scores",
     "encode",
+    "encode_rows",
     "is_usable",
     "kernels",
     "l2",
@@ -74,6 +75,17 @@ def encode(vector: ArrayLike) -> bytes:
     if np.isinf(narrowed).any() and not np.array_equal(np.isinf(narrowed), np.isinf(numbers)):
         raise InvalidVectorError("a number is too large for float32")
     return narrowed.tobytes()
+
+
+def encode_rows(rows: Vectors) -> list[bytes]:
+    """Return each row of checked vectors as a blob, as ``encode`` does.
+
+    Args:
+        rows: float32, shape ``(n, dimensions)``, as ``as_vectors`` returns them.
+    """
+    raw = rows.astype("<f4", copy=False).tobytes()
+    width = rows.shape[1] * ITEM_SIZE
+    return [raw[start : start + width] for start in range(0, len(raw), width)]
 
 
 def decode(blob: bytes) -> Vectors:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import json
 import random
-import struct
 import threading
 import time
 from collections.abc import Iterable
@@ -19,6 +19,8 @@ from email.utils import formatdate
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import numpy as np
 
 from tests.fakes import vector_of
 
@@ -215,9 +217,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, request: Request, tokens: int) -> bytes:
         asked = request.body.get("dimensions") or request.body.get("output_dimension")
         wanted = asked or self.server.owner.dimensions
+        if request.body.get("encoding_format") == "base64":
+            return _listed(enumerate(_encoded(text, wanted) for text in request.texts), tokens)
         vectors = [vector_of(text, dimensions=wanted) for text in request.texts]
-        is_base64 = request.body.get("encoding_format") == "base64"
-        return _listed(enumerate(vectors), tokens, is_base64=is_base64)
+        return _listed(enumerate(vectors), tokens)
 
     def _fail(self, fault: Fault, request: Request) -> None:
         wanted = self.server.owner.dimensions
@@ -279,22 +282,20 @@ def bomb() -> bytes:
     return gzip.compress(b"[" * (64 << 20))
 
 
-def _listed(
-    numbered: Iterable[tuple[int, list[float]]], tokens: int, *, is_base64: bool = False
-) -> bytes:
+def _listed(numbered: Iterable[tuple[int, list[float] | str]], tokens: int) -> bytes:
     """Return the body of an answer with these vectors under these indexes."""
     data = [
-        {"object": "embedding", "index": index, "embedding": _encoded(vector, is_base64)}
-        for index, vector in numbered
+        {"object": "embedding", "index": index, "embedding": vector} for index, vector in numbered
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return json.dumps({"object": "list", "data": data, "model": "m", "usage": usage}).encode()
 
 
-def _encoded(vector: list[float], is_base64: bool) -> str | list[float]:
-    if not is_base64:
-        return vector
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+def _encoded(text: str, dimensions: int) -> str:
+    """Return the vector of a text in base64; what ``vector_of`` gives, faster."""
+    digest = hashlib.shake_128(b"document:" + text.encode()).digest(2 * dimensions)
+    numbers = np.frombuffer(digest, "<i2") / 32768
+    return base64.b64encode(numbers.astype("<f4").tobytes()).decode()
 
 
 def _wrong(fault: Fault, numbered: list[tuple[int, list[float]]]) -> bytes:

@@ -411,3 +411,12 @@ def test_dot_scores_of_large_numbers_do_not_become_nan():
     query = np.array([3, -2.9], dtype=np.float32)
     expected = [3e38 * 3 - 3e38 * float(np.float32(2.9)), 0.1]
     assert vectors.dot_scores(rows, query).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_encode_rows_each_as_encode_does(order):
+    """Whatever the layout in memory, and none at all."""
+    rows = np.array([[1.5, -2, 3], [0, 1e-40, 7]], dtype=np.float32, order=order)
+    assert vectors.encode_rows(rows) == [vectors.encode(row) for row in rows]
+    assert vectors.encode_rows(rows.astype(">f4")) == [vectors.encode(row) for row in rows]
+    assert vectors.encode_rows(np.zeros((0, 3), np.float32)) == []
