@@ -293,16 +293,25 @@ def send_image(name: str, data: bytes) -> Callable[[Any], None]:
         page.get_by_label("Or by an image").set_input_files([file])
         with page.expect_navigation():
             page.get_by_role("button", name="Search by image").click()
+        wait_for_images(page)
 
     return act
+
+
+def wait_for_images(page: Any) -> None:
+    """Wait until every image that can be seen is there."""
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('main img, .embed-images img')].every("
+        "image => image.complete || image.getBoundingClientRect().top > innerHeight)"
+    )
 
 
 def _image_states() -> list[State]:
     photos = "/pictures/-/embed/c/photos"
     return [
-        State("images-start", photos),
-        State("images-search", f"{photos}?q=something+red", actor=ROOT),
-        State("images-related", f"{photos}/like/1"),
+        State("images-start", photos, act=wait_for_images),
+        State("images-search", f"{photos}?q=something+red", actor=ROOT, act=wait_for_images),
+        State("images-related", f"{photos}/like/1", act=wait_for_images),
         State("images-related-none", f"{photos}/like/25"),
         State("images-sent", photos, act=send_image("blue.png", png(*COLOURS["blue"]))),
         State("images-sent-none", photos, act=send_image("drawing.svg", SVG)),
