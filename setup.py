@@ -9,6 +9,7 @@ LANGCHAIN = ["langchain-core>=0.3"]
 LLAMA_INDEX = ["llama-index-core>=0.12"]
 LLM = ["llm>=0.19"]
 PARQUET = ["pyarrow>=15"]
+IMAGES = ["pillow>=10.1"]
 EXPLORE = ["scikit-learn>=1.4"]
 TEST = [
     "pytest>=8.3",
@@ -64,6 +65,7 @@ setup(
     ],
     extras_require={
         "explore": EXPLORE,
+        "images": IMAGES,
         "langchain": LANGCHAIN,
         "llama-index": LLAMA_INDEX,
         "llm": LLM,
@@ -78,6 +80,7 @@ setup(
             *LLM,
             *PARQUET,
             *EXPLORE,
+            *IMAGES,
             "build>=1.2",
             "mypy>=1.11",
             "onnx>=1.17",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from contextlib import closing
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 import pytest_asyncio
@@ -614,3 +614,82 @@ async def test_parse_parts_has_bounds():
     long = b"--x\r\nContent-Disposition: " + b"a" * 10_000 + b"\r\n\r\n1\r\n--x--"
     with pytest.raises(RequestError, match="no end of its header"):
         parse_parts("multipart/form-data; boundary=x", long)
+
+
+# -- making a collection of images ---------------------------------------------------
+
+
+async def test_new_page_offers_columns_of_images(site, counting_model):
+    """Of a table that has one; the job embeds the images, and the page of the job is there."""
+    soup = await soup_of(site, "/data/-/embed/new?table=photos", ROOT)
+    options = [option["value"] for option in soup.select("select[name=image] option")]
+    assert options == ["", "photo"]
+    assert "reads images too" in soup.select_one("option[value=counting]").get_text()
+    posts = await soup_of(site, "/data/-/embed/new?table=posts", ROOT)
+    assert posts.select("select[name=image]") == []
+    counting_model.calls.clear()
+    chosen = {"table": "photos", "image": "photo", "collection": "made", "model": "counting"}
+    looked = await send_form(site, "/data/-/embed/new", {**chosen, "check": "1"})
+    soup = BeautifulSoup(looked.text, "html.parser")
+    assert [row.get_text() for row in soup.select(".embed-preview-row pre")][0] == (
+        f"An image of {len(PHOTOS[1]) / 1_000:.1f} kB"
+    )
+    assert soup.select_one("select[name=image] option[selected]")["value"] == "photo"
+    response = await send_form(site, "/data/-/embed/new", {**chosen, "title": "", "start": "1"})
+    assert response.status_code == 400  # no field of ours
+    response = await send_form(site, "/data/-/embed/new", {**chosen, "start": "1"})
+    assert response.status_code == 303, response.text
+    await site.settled()
+    soup = await soup_of(site, "/data/-/embed/c/made?n=10")
+    assert len(soup.select(".embed-images img")) == 5
+    job = await soup_of(site, response.headers["location"], ROOT)
+    assert "no image by its first bytes" in job.get_text()
+
+
+async def send_form(site, path, fields):
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    return await site.ask("POST", path, ROOT, content=urlencode(fields), headers=headers)
+
+
+async def test_new_collection_of_images_by_the_api(site, add_plugin):
+    """Fields that do not fit each other are named; files and addresses are not to be had."""
+    add_plugin(MorePlugin((TextModel("texts"), ()), (ImageModel("images"), ())))
+    new = "/data/-/embed/new"
+    wanted = {"table": "photos", "collection": "api", "image": "photo"}
+    for more, message in (
+        ({"model": "texts"}, "'model': texts reads texts only: choose one for images"),
+        ({"model": "count", "image": "phto"}, "'image': no column named 'phto'"),
+        ({"model": "count", "columns": ["title"]}, "Give 'image' or 'columns', not both"),
+        ({"model": "images", "image": None}, "'model': images reads images only"),
+        ({"model": "count", "image_files": "/etc"}, "Unknown field 'image_files'"),
+        ({"model": "count", "image_from": "urls"}, "Unknown field 'image_from'"),
+    ):
+        assert message in error_of(await site.post(new, {**wanted, **more}), 400), more
+    response = await site.post(new, {**wanted, "model": "images"})
+    assert response.status_code == 201, response.text
+    await site.settled()
+    assert site.rows(
+        "select count(*) from embeddings as e join collections as c on c.id ="
+        " e.collection_id where c.name = 'api'"
+    ) == [(5,)]
+
+
+async def test_server_follows_no_path_and_no_address(site, tmp_path):
+    """A collection that the command line made of files is not brought up to date here."""
+    (tmp_path / "red.png").write_bytes(PHOTOS[1])
+    execute(
+        site.path,
+        "create table files (id integer primary key, path text)",
+        "insert into files values (1, 'red.png')",
+    )
+    datasette_embed.create(
+        site.path, "files", image="path", image_files=tmp_path, model_id="count", store=True
+    )
+    before = site.rows("select count(*) from embeddings")
+    response = await site.post("/data/-/embed/c/files/sync", {})
+    await site.settled()
+    reason = site.rows("select reason from _embed_jobs order by id desc limit 1")[0][0]
+    assert "its images are files" in (reason or error_of(response, 400))
+    assert site.rows("select count(*) from embeddings") == before
+    shown = await site.get("/data/-/embed/c/files/image/1")
+    assert find_image_type(shown.content) is not None
