@@ -134,7 +134,7 @@ def test_search_by_an_image_by_clicks(visit, site, viewport, actor, tmp_path):
     page.get_by_label("Or by an image").set_input_files(str(tmp_path / "drawing.svg"))
     page.get_by_role("button", name="Search by image").click()
     page.get_by_role("alert").wait_for()
-    assert "no image that is known here" in page.get_by_role("alert").inner_text()
+    assert "no image by its first bytes" in page.get_by_role("alert").inner_text()
     assert_sound(page, site)
 
 
