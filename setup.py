@@ -12,6 +12,7 @@ LLAMA_INDEX = ["llama-index-core>=0.12"]
 LLM = ["llm>=0.19"]
 OPENAI = ["tiktoken>=0.8"]
 PARQUET = ["pyarrow>=15"]
+IMAGES = ["pillow>=10.1"]
 EXPLORE = ["scikit-learn>=1.4"]
 TEST = [
     "pytest>=8.3",
@@ -69,6 +70,7 @@ setup(
     extras_require={
         "clip": CLIP,
         "explore": EXPLORE,
+        "images": IMAGES,
         "langchain": LANGCHAIN,
         "llama-index": LLAMA_INDEX,
         "llm": LLM,
@@ -87,6 +89,7 @@ setup(
             *OPENAI,
             *PARQUET,
             *EXPLORE,
+            *IMAGES,
             "build>=1.2",
             "mypy>=1.11",
             "playwright>=1.49",

@@ -85,7 +85,7 @@ class Settings:
         calls_per_minute: most texts that one visitor may have embedded in a minute.
         calls_per_minute_total: most texts that all visitors may have embedded in a minute.
         visitor_header: request header in which a trusted proxy puts the visitor's address.
-        max_body_bytes: longest body of a request.
+        max_body_bytes: longest body of a request, an image included.
         body_timeout_seconds: longest time in which a body must have arrived.
         job_workers: jobs that run at once.
         watch_seconds: how often a watched table is looked at.

@@ -30,6 +30,7 @@ from datasette.app import Datasette
 from datasette_embed.database import sqlite3
 from datasette_embed.errors import ProviderError
 from datasette_embed.models import EmbeddingModel, Item, Kind
+from tests.colours import ColourModel
 
 REPOSITORY = Path(__file__).parent.parent
 AXE = Path(__file__).parent / "data" / "axe" / "axe.min.js"
@@ -132,6 +133,7 @@ class SiteModels:
         register(BrokenModel("broken", self._folder))
         register(PaidModel("paid", self._folder))
         register(WordsModel("shut", self._folder))
+        register(ColourModel())
 
 
 # -- files -------------------------------------------------------------------------

@@ -20,6 +20,8 @@ from datasette_embed.database import sqlite3
 from datasette_embed.runner import get_runner
 from datasette_embed.sources import SourceSpec
 from tests.browser_site import ROOT, SECRET, BrowserSite, SiteModels, make_articles
+from tests.colours import COLOURS, make_pictures
+from tests.images import SVG, png
 
 #: What the site says: who may search by ``shut``, and where visitors may not run SQL.
 CONFIG = {
@@ -38,6 +40,7 @@ CONFIG = {
     },
 }
 IMMUTABLE = ("frozen",)
+_WITH_COLLECTIONS = ("data", "jobs", "frozen", "locked", "pictures")
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class State:
 def write_files(folder: Path) -> None:
     """Write databases whose collections and jobs are in every state there is."""
     _write_sources(folder)
-    paths = [str(folder / f"{name}.db") for name in ("data", "jobs", "frozen", "locked")]
+    paths = [str(folder / f"{name}.db") for name in _WITH_COLLECTIONS]
     runner = get_runner(Datasette(paths, secret=SECRET))
     finished = [
         ("data", "articles", _of("articles"), "words"),
@@ -77,6 +80,7 @@ def write_files(folder: Path) -> None:
         ("jobs", "stopped", _of("texts"), "broken"),
         ("frozen", "articles", _of("articles"), "words"),
         ("locked", "articles", _of("articles"), "words"),
+        ("pictures", "photos", SourceSpec(table="photos", image="photo"), "colours"),
     ]
     for database, name, spec, model in finished:
         runner.create(database, name, spec, model, actor_id="root")
@@ -109,6 +113,7 @@ def _write_sources(folder: Path) -> None:
     make_articles(folder / "frozen.db", 60)
     make_articles(folder / "locked.db", 60)
     make_articles(folder / "empty.db", 20)
+    make_pictures(folder / "pictures.db")
     long = "A text that is longer than what the model reads. " * 30
     with closing(sqlite3.connect(data)) as conn, conn:
         conn.executescript(
@@ -185,6 +190,7 @@ def list_states(site: BrowserSite) -> list[State]:
         *_job_states(site),
         *_search_states(),
         *_related_states(),
+        *_image_states(),
         *_about_states(),
         *_datasette_states(),
     ]
@@ -276,6 +282,40 @@ def _related_states() -> list[State]:
         State("related-pairs", "/data/-/embed/c/pairs/like/x~2Fy,1"),
         State("related-gone", "/data/-/embed/c/gone/like/1", actor=ROOT),
         State("related-immutable", "/frozen/-/embed/c/articles/like/1", actor=ROOT),
+    ]
+
+
+def send_image(name: str, data: bytes) -> Callable[[Any], None]:
+    """Return the act that searches by an image."""
+
+    def act(page: Any) -> None:
+        file = {"name": name, "mimeType": "image/png", "buffer": data}
+        page.get_by_label("Or by an image").set_input_files([file])
+        with page.expect_navigation():
+            page.get_by_role("button", name="Search by image").click()
+        wait_for_images(page)
+
+    return act
+
+
+def wait_for_images(page: Any) -> None:
+    """Wait until every image that can be seen is there."""
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('main img, .embed-images img')].every("
+        "image => image.complete || image.getBoundingClientRect().top > innerHeight)"
+    )
+
+
+def _image_states() -> list[State]:
+    photos = "/pictures/-/embed/c/photos"
+    return [
+        State("images-start", photos, act=wait_for_images),
+        State("images-search", f"{photos}?q=something+red", actor=ROOT, act=wait_for_images),
+        State("images-related", f"{photos}/like/1", act=wait_for_images),
+        State("images-related-none", f"{photos}/like/25"),
+        State("images-sent", photos, act=send_image("blue.png", png(*COLOURS["blue"]))),
+        State("images-sent-none", photos, act=send_image("drawing.svg", SVG)),
+        State("images-about", f"{photos}/about", actor=ROOT),
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from contextlib import closing
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 import pytest_asyncio
@@ -390,8 +390,8 @@ async def test_search_by_an_image_keeps_number_and_filters(site):
         ({"other": ("a.png", PHOTOS[1])}, 400, "Choose an image to search with"),
         ({"image": ("", b"")}, 400, "Choose an image to search with"),
         ({"image": ("a.png", b"")}, 400, "The image is empty"),
-        ({"image": ("a.png", SVG)}, 400, "This file is no image that is known here"),
-        ({"image": ("a.png", HTML)}, 400, "This file is no image that is known here"),
+        ({"image": ("a.png", SVG)}, 400, "This file is no image by its first bytes"),
+        ({"image": ("a.png", HTML)}, 400, "This file is no image by its first bytes"),
         (
             [("image", ("a.png", PHOTOS[1])), ("image", ("b.png", PHOTOS[2]))],
             400,
@@ -416,9 +416,6 @@ async def test_search_by_no_image_says_so_beside_the_field(
 @pytest.mark.parametrize(
     ("content_type", "body"),
     [
-        ("text/plain", b"x"),
-        ("application/json", b"{}"),
-        ("application/x-www-form-urlencoded", b"image=x"),
         ("multipart/form-data", b"--x\r\n"),
         ("multipart/form-data; boundary=", b"--x\r\n"),
         ("multipart/form-data; boundary=x", b""),
@@ -438,6 +435,16 @@ async def test_broken_form_is_refused(site, content_type, body):
     assert response.status_code == 400, response.text
     soup = BeautifulSoup(response.text, "html.parser")
     assert "form" in soup.select_one("[role=alert]").get_text()
+
+
+async def test_page_of_images_takes_nothing_but_an_image(site):
+    """Other forms and methods are refused as on every page that only shows."""
+    for kind in ("text/plain", "application/json", "application/x-www-form-urlencoded"):
+        headers = {"content-type": kind}
+        response = await site.ask("POST", COLLECTION, ROOT, content=b"image=x", headers=headers)
+        assert response.status_code == 405
+    response = await send(site, {"image": ("a.png", PHOTOS[1])}, ROOT, f"{COLLECTION}/like/1")
+    assert response.status_code == 405
 
 
 async def test_image_form_of_another_site_is_refused(site, counting_model):
@@ -461,9 +468,10 @@ async def test_image_form_with_cookies_is_taken_with_its_token(site):
     files = {"image": ("a.png", PHOTOS[1])}
     response = await send(site, files, headers=headers, data={"csrftoken": token})
     assert response.status_code == 200, response.text
-    soup = await soup_of(site, COLLECTION)
-    inputs = [each.get("name") for each in soup.select("form[method=post] input")]
-    assert inputs[:2] == ["csrftoken", "image"]
+    for sent, names in ((headers, ["csrftoken", "image"]), ({}, ["image"])):
+        page = await site.get(COLLECTION, headers=sent)
+        soup = BeautifulSoup(page.text, "html.parser")
+        assert [tag["name"] for tag in soup.select("form[enctype] input[name]")] == names
     if not compat.is_version_one(site.datasette):
         other = site.datasette.sign("another token", "csrftoken")
         for data in ({}, {"csrftoken": "wrong"}, {"csrftoken": other}, {"csrftoken": token * 2}):
@@ -606,3 +614,80 @@ async def test_parse_parts_has_bounds():
     long = b"--x\r\nContent-Disposition: " + b"a" * 10_000 + b"\r\n\r\n1\r\n--x--"
     with pytest.raises(RequestError, match="no end of its header"):
         parse_parts("multipart/form-data; boundary=x", long)
+
+
+# -- making a collection of images ---------------------------------------------------
+
+
+async def test_new_page_offers_columns_of_images(site, counting_model):
+    """Of a table that has one; the job embeds the images, and the page of the job is there."""
+    soup = await soup_of(site, "/data/-/embed/new?table=photos", ROOT)
+    options = [option["value"] for option in soup.select("select[name=image] option")]
+    assert options == ["", "photo"]
+    assert "reads images too" in soup.select_one("option[value=counting]").get_text()
+    posts = await soup_of(site, "/data/-/embed/new?table=posts", ROOT)
+    assert posts.select("select[name=image]") == []
+    counting_model.calls.clear()
+    chosen = {"table": "photos", "image": "photo", "collection": "made", "model": "counting"}
+    looked = await send_form(site, "/data/-/embed/new", {**chosen, "check": "1"})
+    soup = BeautifulSoup(looked.text, "html.parser")
+    assert [row.get_text() for row in soup.select(".embed-preview-row pre")][0] == (
+        f"An image of {len(PHOTOS[1]) / 1_000:.1f} kB"
+    )
+    assert soup.select_one("select[name=image] option[selected]")["value"] == "photo"
+    response = await send_form(site, "/data/-/embed/new", {**chosen, "start": "1"})
+    assert response.status_code == 303, response.text
+    await site.settled()
+    soup = await soup_of(site, "/data/-/embed/c/made?n=10")
+    assert len(soup.select(".embed-images img")) == 5
+    job = await soup_of(site, response.headers["location"], ROOT)
+    assert "no image by its first bytes" in job.get_text()
+
+
+async def send_form(site, path, fields):
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    return await site.ask("POST", path, ROOT, content=urlencode(fields), headers=headers)
+
+
+async def test_new_collection_of_images_by_the_api(site, add_plugin):
+    """Fields that do not fit each other are named; files and addresses are not to be had."""
+    add_plugin(MorePlugin((TextModel("texts"), ()), (ImageModel("images"), ())))
+    new = "/data/-/embed/new"
+    wanted = {"table": "photos", "collection": "api", "image": "photo"}
+    for more, message in (
+        ({"model": "texts"}, "'model': texts reads texts only: choose one for images"),
+        ({"model": "count", "image": "phto"}, "'image': no column named 'phto'"),
+        ({"model": "count", "columns": ["title"]}, "Give 'image' or 'columns', not both"),
+        ({"model": "images", "image": None}, "'model': images reads images only"),
+        ({"model": "count", "image_files": "/etc"}, "Unknown field 'image_files'"),
+        ({"model": "count", "image_from": "urls"}, "Unknown field 'image_from'"),
+    ):
+        assert message in error_of(await site.post(new, {**wanted, **more}), 400), more
+    response = await site.post(new, {**wanted, "model": "images"})
+    assert response.status_code == 201, response.text
+    await site.settled()
+    assert site.rows(
+        "select count(*) from embeddings as e join collections as c on c.id ="
+        " e.collection_id where c.name = 'api'"
+    ) == [(5,)]
+
+
+async def test_server_follows_no_path_and_no_address(site, tmp_path):
+    """A collection that the command line made of files is not brought up to date here."""
+    (tmp_path / "red.png").write_bytes(PHOTOS[1])
+    execute(
+        site.path,
+        "create table files (id integer primary key, path text)",
+        "insert into files values (1, 'red.png')",
+    )
+    datasette_embed.create(
+        site.path, "files", image="path", image_files=tmp_path, model_id="count", store=True
+    )
+    before = site.rows("select count(*) from embeddings")
+    response = await site.post("/data/-/embed/c/files/sync", {})
+    await site.settled()
+    reason = site.rows("select reason from _embed_jobs order by id desc limit 1")[0][0]
+    assert "its images are files" in (reason or error_of(response, 400))
+    assert site.rows("select count(*) from embeddings") == before
+    shown = await site.get("/data/-/embed/c/files/image/1")
+    assert find_image_type(shown.content) is not None

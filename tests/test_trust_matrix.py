@@ -119,6 +119,7 @@ PAGES = """
 403  403  200  200   GET   /open/-/embed/jobs/1
 404  404  404  404   GET   /open/-/embed/c/no-such
 404  404  404  404   GET   /open/-/embed/c/by_free/like/9
+404  404  404  404   GET   /open/-/embed/c/by_free/image/1
 
 200  200  200+ 200+  GET   /mixed/-/embed
 200  200  200  200   GET   /mixed/-/embed/c/posts
@@ -134,6 +135,7 @@ PAGES = """
 403  403  200+ 200+  GET   /mixed/-/embed/c/secrets/like/1
 403  403  200+ 200+  GET   /mixed/-/embed/c/secrets/like/1.json
 403  403  200+ 200+  GET   /mixed/-/embed/c/secrets/like/1.csv
+403  403  404  404   GET   /mixed/-/embed/c/secrets/image/1
 403  403  200+ 200+  GET   /mixed/-/embed/c/secrets/about
 403  403  200+ 200+  GET   /mixed/-/embed/c/secrets/about.json
 404  404  404+ 404+  GET   /mixed/-/embed/c/no-such

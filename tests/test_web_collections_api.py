@@ -62,6 +62,7 @@ async def test_list_says_what_each_collection_is(api_site):
             "has_sql": False,
             "columns": ["body"],
             "template": None,
+            "image": None,
             "where": None,
             "has_where": False,
             "id_columns": [],
@@ -171,6 +172,7 @@ async def test_show_says_what_made_it(api_site):
         "has_sql": False,
         "columns": [],
         "template": "{{ title }}: {{ body }}",
+        "image": None,
         "where": "id < 3",
         "has_where": True,
         "id_columns": [],
@@ -324,7 +326,7 @@ async def test_unknown_parameter_refused(api_site):
     message = error_of(await api_site.get(f"{path}?limit=1", ROOT), 400)
     assert message == "'posts' has no column 'limit' to filter by"
     message = error_of(await api_site.get("/data/-/embed/c/posts/similar.json?id=1&k=5"), 400)
-    assert message == "Unknown field 'k'. Fields: q, id, vector, number, prefix, min_score"
+    assert message == "Unknown field 'k'. Fields: q, id, vector, image, number, prefix, min_score"
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ async def test_similar_addresses_of_rows_work(api_site):
 @pytest.mark.parametrize(
     ("query", "status", "message"),
     [
-        ("", 400, "Give one of 'q' (a text), 'id' (an entry) and 'vector'"),
+        ("", 400, "Give one of 'q' (a text), 'id' (an entry), 'vector' and 'image'"),
         ("q=a&id=1", 400, "Give one of 'q'"),
         ("q=", 400, "'q' must not be blank"),
         ("q=%20%0A", 400, "'q' must not be blank"),

@@ -109,5 +109,5 @@ def checked_image(data: bytes) -> bytes:
     if not data:
         raise RequestError("The image is empty")
     if find_image_type(data) is None:
-        raise RequestError(f"This file is no image that is known here: {KNOWN_TYPES} are")
+        raise RequestError(f"This file is no image by its first bytes: expected {KNOWN_TYPES}")
     return data

@@ -38,6 +38,7 @@ FIELDS = (
     "sql",
     "columns",
     "template",
+    "image",
     "where",
     "filters",
     "id_columns",
@@ -89,7 +90,8 @@ def about_fields(spec: SourceSpec, collection: str) -> Iterator[None]:
             raise
         reason, field = error.reason, "sql" if spec.sql else "table"
         if error.column is not None:
-            lists = {"columns": spec.columns, "id_columns": spec.id_columns}
+            images = (spec.image,) if spec.image else ()
+            lists = {"columns": spec.columns, "image": images, "id_columns": spec.id_columns}
             fields = [name for name, columns in lists.items() if error.column in columns]
             field = fields[0] if fields else "template"
         elif error.source == "--where":
@@ -122,15 +124,29 @@ async def wish_of(
     spec = await filtered(database, spec)
     existing = await _existing(request, datasette, target, name)
     model_name = fields.name("model") or (existing.model_id if existing else None)
+    model = await usable_model(request, datasette, model_name)
+    _refuse_other_content(model, spec)
     return Wish(
         target.name,
         name,
         spec,
-        await usable_model(request, datasette, model_name),
+        model,
         store,
         None if target is database else database.name,
         existing,
     )
+
+
+def _refuse_other_content(model: EmbeddingModel, spec: SourceSpec) -> None:
+    """Refuse a model that does not take what the rows hold.
+
+    Raises:
+        FieldError: it takes the other kind only.
+    """
+    if spec.image and not model.supports_binary:
+        raise FieldError("model", f"{model.model_id} reads texts only: choose one for images")
+    if not spec.image and not model.supports_text:
+        raise FieldError("model", f"{model.model_id} reads images only: name their column, 'image'")
 
 
 async def _target(
@@ -157,6 +173,7 @@ def _source(fields: Fields, *, is_elsewhere: bool) -> tuple[str, SourceSpec]:
             id_columns=fields.names("id_columns"),
             collection=fields.new_name("collection"),
             is_elsewhere=is_elsewhere,
+            image=fields.name("image"),
             option="'{}'",
         )
         return name, replace(spec, filters=fields.name("filters"))

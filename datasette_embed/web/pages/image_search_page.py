@@ -16,7 +16,7 @@ from ..forms import refuse_other_site
 from ..http import RequestError, require_method
 from ..results import Searched
 from ..results_api import searched_of
-from ..uploads import uploaded_image
+from ..uploads import is_upload, uploaded_image
 from .frame import Page, html_view
 from .result_rows import question_context, rows_context
 from .search_page import search_context, with_problem
@@ -34,6 +34,9 @@ _SHOWN_CHARACTERS = 60
 @html_view
 async def image_search_page(request: Request, datasette: Datasette) -> Page | Response:
     """Return the rows nearest to the image in the form."""
+    if not is_upload(request.scope):
+        # Nothing else can be sent to this page.
+        require_method(request, "GET", "HEAD")
     require_method(request, "POST")
     searched = await searched_of(request, datasette)
     refuse_other_site(request)

@@ -43,7 +43,7 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class Models:
-    """The models for texts that the actor may use.
+    """The models that the actor may use.
 
     Attributes:
         default: the id of the one to use where nobody says; empty where there is none.
@@ -71,9 +71,7 @@ async def list_models(request: Request, datasette: Datasette) -> Models:
     usable, unusable = [], []
     for entry in registry.list_models():
         model = entry.model
-        if not model.supports_text or not await access.may_use_model(
-            datasette, request.actor, model.model_id
-        ):
+        if not await access.may_use_model(datasette, request.actor, model.model_id):
             continue
         reason = await asyncio.to_thread(why_no_key, datasette, model)
         if reason is None:
@@ -111,8 +109,10 @@ def _label(model: EmbeddingModel) -> str:
         cost = f"${price:g} per million tokens"
     else:
         cost = "free" if model.is_local or price == 0 else "price not known"
+    takes = ", reads images too" if model.supports_binary else ""
+    takes = takes if model.supports_text else ", reads images only"
     size = f", {model.dimensions:,} numbers a row" if model.dimensions else ""
-    return f"{model.model_id} – {where}, {cost}{size}"
+    return f"{model.model_id} – {where}, {cost}{size}{takes}"
 
 
 async def list_targets(request: Request, datasette: Datasette, database: Database) -> list[str]:

@@ -20,7 +20,7 @@ from ..wishes import Wish
 if TYPE_CHECKING:
     from datasette import Request
 
-_TEXTS = ("table", "sql", "filters", "where", "template", "collection", "model", "into")
+_TEXTS = ("table", "sql", "filters", "where", "template", "image", "collection", "model", "into")
 #: Those that people type, and end with a space by mistake.
 _TYPED = ("sql", "where", "collection", "model")
 #: What the form sends beside what is chosen.
@@ -34,6 +34,7 @@ class Draft:
     Attributes:
         query: the name of a saved query, in an address only.
         filters: those of a table page, as its query string.
+        image: the column of the images that are embedded, in place of texts.
         id_columns: names with commas between them.
         dropped: parameters of the table page that are not carried over.
         is_typed: whether it comes from the form, so that no choice is left to us.
@@ -46,6 +47,7 @@ class Draft:
     where: str = ""
     columns: tuple[str, ...] = ()
     template: str = ""
+    image: str = ""
     id_columns: str = ""
     collection: str = ""
     model: str = ""
@@ -120,8 +122,11 @@ class Draft:
         # Names of tables and databases may begin and end with a space.
         values |= {name: getattr(self, name).strip() or None for name in _TYPED}
         # A template is kept as it was typed, and says by itself which columns there are.
-        values["template"] = self.template if self.template.strip() else None
-        values["columns"] = None if values["template"] else list(self.columns) or None
+        is_template = bool(self.template.strip()) and not self.image
+        values["template"] = self.template if is_template else None
+        # An image is all there is of a row, whatever is ticked.
+        has_columns = not (is_template or self.image)
+        values["columns"] = list(self.columns) or None if has_columns else None
         values["id_columns"] = list(self.columns_of_id) or None
         return Fields({**values, "store": self.store})
 

@@ -77,6 +77,7 @@ async def new_twin(request: Request, datasette: Datasette) -> Answer:
         "into": draft.into,
         "store": draft.store,
         "columns": [asdict(column) for column in state.preview.columns],
+        "images": list(state.preview.images),
         "preview": [asdict(row) for row in state.preview.rows],
         "models": [{"id": choice.id, "label": choice.label} for choice in models.usable],
         "errors": state.errors,

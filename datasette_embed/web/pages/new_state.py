@@ -97,8 +97,9 @@ async def state_of(
     spec = SourceSpec(
         table=draft.table or None,
         sql=draft.sql or None,
-        columns=draft.columns,
-        template=draft.template if draft.template.strip() else None,
+        columns=() if draft.image else draft.columns,
+        template=draft.template if draft.template.strip() and not draft.image else None,
+        image=draft.image or None,
         where=draft.where or None,
         filters=draft.filters or None,
         id_columns=draft.columns_of_id,
@@ -140,7 +141,7 @@ async def _previewed(
     state = replace(state, draft=draft, preview=preview)
     for name, reason in preview.errors:
         state = state.wrong(name, reason)
-    is_complete = bool(draft.columns or draft.template.strip())
+    is_complete = bool(draft.columns or draft.template.strip() or draft.image)
     if not is_complete and draft.is_typed and not state.errors:
         return state.wrong("columns", "Tick at least one column, or write a template")
     if state.errors or not is_complete:

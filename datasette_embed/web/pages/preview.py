@@ -7,10 +7,12 @@ limit, and in a thread.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ...database import DeadlineError
+from ...amounts import size_text
+from ...database import DeadlineError, open_database, translated
 from ...errors import EmbedError, SourceError
 from ...models import is_blank
 from ...opened_sources import opened_source
@@ -54,8 +56,12 @@ class PreviewRow:
 
     @classmethod
     def of(cls, row: Row) -> PreviewRow:
-        text = str(row.content)
         problem = row.problem
+        if isinstance(row.content, bytes):
+            if row.is_blank:
+                problem = "it has no image"
+            return cls(row.entry_id, f"An image of {size_text(len(row.content))}", 0, problem)
+        text = row.content
         if problem is None and is_blank(text):
             problem = "it has no text"
         return cls(row.entry_id, text[:CHARACTERS], len(text), problem)
@@ -66,6 +72,7 @@ class Preview:
     """What there is to see of a source.
 
     Attributes:
+        images: the columns that may hold images.
         note: why no column is chosen for whoever asks.
         errors: field -> what is wrong with it.
         problem: why the rows cannot be shown, if it is not a field's fault.
@@ -73,6 +80,7 @@ class Preview:
 
     columns: tuple[Column, ...] = ()
     rows: tuple[PreviewRow, ...] = ()
+    images: tuple[str, ...] = ()
     note: str = ""
     errors: tuple[tuple[str, str], ...] = ()
     problem: str = ""
@@ -97,16 +105,16 @@ def look(
     try:
         path = Site(datasette).get_file(database, writable=False)
         seconds = datasette.setting("sql_time_limit_ms") / 1000
-        base = replace(spec, columns=tuple(known_columns[:1]), template=None)
+        base = replace(spec, columns=tuple(known_columns[:1]), template=None, image=None)
         lengths = _lengths(path, base, seconds)
         note = ""
-        if chooses and not spec.template:
+        if chooses and not (spec.template or spec.image):
             chosen, note = _choose(path, replace(base, columns=()), seconds)
         columns = [Column(name, lengths[name], name in chosen) for name in lengths]
-        preview = Preview(tuple(columns), note=note)
-        if not chosen and not spec.template:
+        preview = Preview(tuple(columns), images=_images(path, spec), note=note)
+        if not (chosen or spec.template or spec.image):
             return preview
-        spec = replace(spec, columns=() if spec.template else chosen)
+        spec = replace(spec, columns=() if spec.template or spec.image else chosen)
         with about_fields(spec, ""), opened_source(path, spec, path, "", seconds) as source:
             return replace(preview, rows=tuple(map(PreviewRow.of, source.peek(ROWS))))
     except FieldError as error:
@@ -115,6 +123,15 @@ def look(
         return replace(preview, problem=f"to read them {error}")
     except EmbedError as error:
         return replace(preview, problem=without_paths(datasette, str(error)))
+
+
+def _images(path: str, spec: SourceSpec) -> tuple[str, ...]:
+    """Return the columns of a table that were made for bytes."""
+    with closing(open_database(path)) as conn, translated(path):
+        rows = conn.execute(
+            "select name from pragma_table_xinfo(?) where upper(type) like '%BLOB%'", (spec.table,)
+        )
+        return tuple(str(name) for (name,) in rows)
 
 
 def _lengths(path: str, spec: SourceSpec, seconds: float) -> dict[str, float | None]:
