@@ -164,3 +164,19 @@ def test_job_text_longer_than_the_model_reads_cut_and_said(db, server):
     assert len(sent) == 40
     sql = "select entry_id, warning, tokens from _embed_warnings"
     assert query(db, sql) == [("2", "truncated", 125)]
+
+
+def test_job_of_2000_rows_with_a_service_that_fails_complete_and_paid_once(tmp_path):
+    """One request in twenty fails, eight are under way at once; no text is billed twice."""
+    rows = [(n, f"row {n} {'word ' * (n % 30)}") for n in range(2_000)]
+    db = make_docs(tmp_path / "a.db", rows)
+    with EmbeddingServer(latency_seconds=0.05, failure_rate=0.05, seed=1) as service:
+        model = OpenAIModel("m", model_id="m", base_url=service.base_url, concurrency=8)
+        outcome = run_job(db, model)
+    assert (outcome.status, outcome.counts.embedded) == (JobStatus.FINISHED, 2_000)
+    assert stored(db) == expected(rows)
+    assert service.failed > 0
+    assert len(service.requests) == 32 + service.failed
+    needed = sum(len(text.split()) for _, text in rows)
+    assert service.tokens_billed == outcome.counts.tokens == needed
+    assert 4 <= service.most_at_once <= 8
