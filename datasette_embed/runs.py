@@ -157,9 +157,12 @@ class Run:
         """Make the file, the collection and the job, as far as they are missing, and yield it.
 
         Raises:
+            MissingKeyError: the model needs an API key; nothing has been made.
             EmbedError: as ``ensure_collection``; what is raised inside the block too.
         """
         options = self.options
+        if self.plan.missing:
+            self.model.key_for_call(options.key)
         with (
             closing(open_database(self.path, writable=True, create=True)) as conn,
             translated(self.path),

@@ -16,6 +16,7 @@ from datasette_embed.database import sqlite3
 from datasette_embed.errors import (
     CollectionNotFoundError,
     ConfigError,
+    MissingKeyError,
     ModelMismatchError,
     ProviderError,
     SourceError,
@@ -494,3 +495,16 @@ def test_embed_entry_collection_made_from_a_table_meanwhile_stays_as_made(db, co
     [(fingerprint, dimensions, metric, source, store)] = query(db, kept)
     assert (fingerprint, dimensions, metric, store) == ("counting", 8, "cosine", 1)
     assert json.loads(source)["table"] == "docs"
+
+
+def test_create_without_the_api_key_makes_nothing(db, counting_model, monkeypatch):
+    """Neither collection nor job; what is up to date needs none."""
+    monkeypatch.delenv("COUNTING_KEY", raising=False)
+    counting_model.needs_key, counting_model.key_env_var = "counting", "COUNTING_KEY"
+    refusal(
+        MissingKeyError, "COUNTING_KEY", db, create, db, "docs", columns=["body"], model_id="count"
+    )
+    monkeypatch.setenv("COUNTING_KEY", "sk-0123456789")
+    assert create(db, "docs", columns=["body"], model_id="count").status is JobStatus.FINISHED
+    monkeypatch.delenv("COUNTING_KEY")
+    assert create(db, "docs", columns=["body"], model_id="count").counts.embedded == 0

@@ -38,6 +38,7 @@ from .run import run_collection
     "--collection", callback=not_empty, help="Name of the collection (default: the table's)"
 )
 @click.option(
+    "-m",
     "--model",
     "model_id",
     callback=not_empty,
