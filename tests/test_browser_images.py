@@ -160,3 +160,24 @@ def test_images_without_scripts(browser, site, tmp_path):
     page.get_by_role("button", name="Search by image").click()
     page.get_by_role("heading", name="10 closest rows to sky.png").wait_for()
     someone.close()
+
+
+@BOTH_WIDTHS
+def test_collection_of_images_is_made_by_clicks(visit, site, viewport):
+    """Choose the column and a model that reads images; the preview says what there is."""
+    page = visit(viewport=viewport).page
+    page.goto("/data/-/embed/new?table=photos")
+    page.get_by_label("Or embed the images in a column").select_option("photo")
+    page.get_by_label("Model", exact=True).select_option("words")
+    page.get_by_role("button", name="Check what it takes").first.click()
+    page.get_by_text("words reads texts only: choose one for images").wait_for()
+    assert_sound(page, site)
+    page.get_by_label("Model", exact=True).select_option("colours")
+    page.get_by_role("button", name="Check what it takes").first.click()
+    page.get_by_text(re.compile(r"An image of [\d.]+ kB")).first.wait_for()
+    assert_sound(page, site)
+    page.get_by_role("button", name=re.compile(r"^Embed \d+ rows?")).first.click()
+    page.wait_for_url("**/-/embed/jobs/*")
+    page.get_by_text(re.compile("no image by its first bytes")).wait_for()
+    page.goto("/data/-/embed/c/photos-2?n=25")
+    assert len(loaded_images(page)) == 24
