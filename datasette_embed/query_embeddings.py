@@ -11,6 +11,7 @@ does not belong here.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
 import threading
@@ -104,7 +105,7 @@ class QueryEmbeddings:
         self, model: EmbeddingModel, content: Item, *, kind: Kind = Kind.QUERY
     ) -> bytes | None:
         """Return the cached vector as an encoded blob, or None. Takes microseconds."""
-        return self._find((model.fingerprint, kind, type(content), content))
+        return self._find(_key(model, kind, content))
 
     def embed(
         self,
@@ -134,7 +135,7 @@ class QueryEmbeddings:
             EmbedError: whatever the model raised. It reaches all who wait for this text and
                 is not cached.
         """
-        cache_key: Key = (model.fingerprint, kind, type(content), content)
+        cache_key = _key(model, kind, content)
         found = self._find(cache_key)
         if found is not None:
             return found
@@ -172,18 +173,19 @@ class QueryEmbeddings:
         For one content, and where several callers may want the same, ``embed`` is better.
         Arguments and errors are those of ``embed``; the timeout is that of a batch.
         """
-        keys: list[Key] = [(model.fingerprint, kind, type(item), item) for item in contents]
+        keys = [_key(model, kind, item) for item in contents]
+        items = dict(zip(keys, contents, strict=True))
         blobs = {cache_key: self._find(cache_key) for cache_key in keys}
         missing = [cache_key for cache_key, blob in blobs.items() if blob is None]
         for cache_key in missing:
-            if isinstance(cache_key[3], str):
-                check_readable(model, cache_key[3])
+            if isinstance(text := items[cache_key], str):
+                check_readable(model, text)
         if spend is not None:
             for _ in missing:
                 spend()
         size = min(BATCH_ITEMS, model.batch_size or BATCH_ITEMS)
         remaining = iter(missing)
-        for batch in model.cut_into_calls([cache_key[3] for cache_key in missing], size):
+        for batch in model.cut_into_calls([items[cache_key] for cache_key in missing], size):
             found = _in_time(model, batch, kind, key, limits)
             computed = dict(zip(islice(remaining, len(batch)), found, strict=True))
             blobs.update(computed)
@@ -294,6 +296,12 @@ class QueryEmbeddings:
         while self._used_bytes > self._max_bytes:
             cache_key, blob = self._cache.popitem(last=False)
             self._used_bytes -= _size(cache_key, blob)
+
+
+def _key(model: EmbeddingModel, kind: Kind, content: Item) -> Key:
+    """Return what an answer is kept under: of bytes, which may be a photograph, a digest."""
+    kept = content if isinstance(content, str) else hashlib.sha256(content).digest()
+    return model.fingerprint, kind, type(content), kept
 
 
 def _size(cache_key: Key, blob: bytes) -> int:

@@ -58,6 +58,7 @@ SETTINGS: dict[str, tuple[Any, Callable[[Any, str], Any]]] = {
     "calls_per_minute_total": (600, read_whole_number),
     "visitor_header": (None, read_optional_text),
     "max_body_bytes": (2 * _MB, read_whole_number),
+    "max_image_bytes": (10 * _MB, read_whole_number),
     "body_timeout_seconds": (30.0, read_seconds),
     "job_workers": (1, read_whole_number),
     "watch_seconds": (2.0, read_seconds),
@@ -85,7 +86,8 @@ class Settings:
         calls_per_minute: most texts that one visitor may have embedded in a minute.
         calls_per_minute_total: most texts that all visitors may have embedded in a minute.
         visitor_header: request header in which a trusted proxy puts the visitor's address.
-        max_body_bytes: longest body of a request, an image included.
+        max_body_bytes: longest body of a request, but for a form with an image.
+        max_image_bytes: largest image that a visitor may send to search with.
         body_timeout_seconds: longest time in which a body must have arrived.
         job_workers: jobs that run at once.
         watch_seconds: how often a watched table is looked at.
@@ -108,6 +110,7 @@ class Settings:
     calls_per_minute_total: int = SETTINGS["calls_per_minute_total"][0]
     visitor_header: str | None = SETTINGS["visitor_header"][0]
     max_body_bytes: int = SETTINGS["max_body_bytes"][0]
+    max_image_bytes: int = SETTINGS["max_image_bytes"][0]
     body_timeout_seconds: float = SETTINGS["body_timeout_seconds"][0]
     job_workers: int = SETTINGS["job_workers"][0]
     watch_seconds: float = SETTINGS["watch_seconds"][0]

@@ -344,7 +344,8 @@ def test_empty_option_exit_code_2(db, counting_model, command, option, value):
     """An unset variable of the shell must not mean everything."""
     arguments = [db if word == "DB" else word for word in command]
     error = refused(*arguments, option, value, files=[db], code=2)
-    assert error == f"Invalid value for '{option}': is empty"
+    named = "'-m' / '--model'" if option == "--model" else f"'{option}'"
+    assert error == f"Invalid value for {named}: is empty"
 
 
 def test_create_hints_can_be_pasted(tmp_path, model):

@@ -397,7 +397,7 @@ async def test_search_by_an_image_keeps_number_and_filters(site):
             400,
             "Choose one image: several were sent",
         ),
-        ({"image": ("a.png", PHOTOS[1] + bytes(3_000_000))}, 413, "longer than 2,097,152 bytes"),
+        ({"image": ("a.png", PHOTOS[1] + bytes(11_000_000))}, 413, "longer than 10,585,760 bytes"),
     ],
 )
 async def test_search_by_no_image_says_so_beside_the_field(

@@ -494,3 +494,15 @@ def test_embed_many_tokens_of_a_call_limited_smaller_batches():
     blobs = QueryEmbeddings().embed_many(model, texts)
     assert model.batch_sizes == [2, 2, 1]
     assert blobs == [encode(vector_of(text, Kind.QUERY)) for text in texts]
+
+
+def test_embed_of_a_photograph_keeps_no_photograph():
+    """The answer is kept, with a digest of what it was for; other bytes have another."""
+    queries, model = QueryEmbeddings(max_bytes=10_000), CountingModel()
+    photograph = bytes(1_000_000)
+    first = queries.embed(model, photograph)
+    assert queries.embed(model, photograph) == first
+    assert queries.used_bytes < 1_000
+    assert queries.embed(model, photograph[1:]) != first
+    assert queries.embed_many(model, [photograph, photograph[2:]])[0] == first
+    assert sum(model.batch_sizes) == 3

@@ -278,18 +278,20 @@ async def read_json(
     return _parse_object(body)
 
 
-async def read_body(request: Request, datasette: Datasette) -> bytes:
+async def read_body(request: Request, datasette: Datasette, most_bytes: int | None = None) -> bytes:
     """Return the body of a request.
 
+    Args:
+        most_bytes: most that it may have; None for the setting ``max_body_bytes``.
+
     Raises:
-        RequestError: 400 when it does not end in time, 413 when it is longer than the setting
-            ``max_body_bytes``.
+        RequestError: 400 when it does not end in time, 413 when it is too long.
     """
     settings = get_settings(datasette)
     seconds = settings.body_timeout_seconds
     try:
         async with asyncio.timeout(seconds):
-            return await _receive(request, settings.max_body_bytes)
+            return await _receive(request, most_bytes or settings.max_body_bytes)
     except TimeoutError as error:
         raise RequestError(
             f"The body of the request did not end within {seconds:g} seconds",

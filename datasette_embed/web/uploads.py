@@ -1,7 +1,7 @@
 """Uploads: an image that somebody sends to search with.
 
-Layer 11: imports ``compat``, ``image_types`` and its neighbours. It is looked at, embedded
-and forgotten.
+Layer 11: imports ``compat``, ``image_types``, ``settings`` and its neighbours. It is looked at,
+embedded and forgotten.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import compat
 from ..image_types import KNOWN_TYPES, find_image_type
+from ..settings import get_settings
 from .http import RequestError, read_body, shows_token
 from .multipart import Part, parse_parts
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 #: The name of the field.
 FIELD = "image"
+#: What a form may have besides the image.
+FORM_BYTES = 100_000
 #: The end of the addresses that take one.
 _PAGE = re.compile(r"/-/embed/c/[^/.]+$")
 
@@ -48,7 +51,9 @@ async def uploaded_image(request: Request, datasette: Datasette) -> Upload:
     Raises:
         RequestError: there is none, there are several, or it is none; as ``read_body``.
     """
-    body = await read_body(request, datasette)
+    # The form itself is a little longer than the image in it.
+    most_bytes = get_settings(datasette).max_image_bytes + FORM_BYTES
+    body = await read_body(request, datasette, most_bytes)
     parts = parse_parts(request.headers.get("content-type", ""), body)
     _refuse_without_token(request, datasette, parts)
     files = [part for part in parts if part.name == FIELD]

@@ -80,7 +80,7 @@ async def search_context(searched: Searched) -> dict[str, Any]:
         "takes_images": model is not None and model.supports_binary,
         "has_cookie": "cookie" in request.headers,
         "image_action": f"{_url(searched)}{'?' if kept else ''}{urlencode(kept)}",
-        "most_bytes": size_text(get_settings(datasette).max_body_bytes),
+        "most_bytes": size_text(get_settings(datasette).max_image_bytes),
     }
 
 
