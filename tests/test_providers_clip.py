@@ -241,6 +241,16 @@ def test_read_16_bit_grey_is_scaled():
     assert read(image_bytes(Image.fromarray(levels)))[..., 0].tolist() == [[0, 128], [255, 1]]
 
 
+@pytest.mark.parametrize(("top", "middle"), [(1.0, 0.5), (200.0, 127.5), (60_000.0, 32_767.5)])
+def test_read_fractions_are_scaled_by_the_likely_white(top, middle):
+    """A TIFF of floating point numbers may mean 1, 255 or 65,535 by white."""
+    from PIL import Image
+
+    levels = np.array([[0.0, middle], [top, np.nan]], dtype=np.float32)
+    found = read(image_bytes(Image.fromarray(levels), "TIFF"))[..., 0]
+    assert (found[0, 0], found[0, 1], found[1, 1]) == (0, 128, 0)
+
+
 def test_read_photo_taken_sideways_is_upright():
     """Cameras store how they were held (EXIF orientation 6: a quarter turn)."""
     from PIL import Image
@@ -375,6 +385,12 @@ def test_multi_folder_of_images_with_a_broken_one(clip, folder, tmp_path, images
     for hit in hits:
         assert hit["score"] == pytest.approx(scores[hit["id"]], abs=1e-4)
 
+    # A photograph, which need not be one of the collection, finds those like it.
+    file = str(folder / "red.png")
+    lines = embed("similar", db, "photos", "--input", file, "--binary").stdout.splitlines()
+    best = json.loads(lines[0])
+    assert (best["id"], best["score"]) == ("red.png", pytest.approx(1, abs=1e-5))
+
 
 def test_file_made_with_llm_clip_is_searched(clip, original, tmp_path, images):
     """LLM's tables, a collection of the model ``clip``, and the package's own vectors."""
@@ -449,6 +465,20 @@ def pooled_by_hand(folder: Path, prompt: str, text: str) -> np.ndarray:
     weights = original[2].linear.weight.detach().numpy().astype(np.float64)
     vector = weights @ mean
     return vector / np.linalg.norm(vector)
+
+
+@pytest.fixture(scope="module")
+def loaded_instructor(tiny_instructor: Path) -> EmbeddingModel:
+    """Loaded once for the module."""
+    return opened(tiny_instructor, **INSTRUCTIONS)
+
+
+class TestTinyInstructor(EmbeddingModelContract):
+    """With instructions it is a model like any other."""
+
+    @pytest.fixture
+    def model(self, loaded_instructor):
+        return loaded_instructor
 
 
 @pytest.mark.parametrize("kind", list(Kind))

@@ -206,7 +206,7 @@ class TestSentenceTransformersModel(EmbeddingModelContract):
 OWN_MODULE = """
 from pathlib import Path
 {imports}
-from sentence_transformers.models import Normalize
+from sentence_transformers.sentence_transformer.modules import Normalize
 
 Path({marker!r}).touch()
 
@@ -305,6 +305,30 @@ def test_load_failure_names_the_package(error, packages):
     found = load_failure("m", error)
     assert isinstance(found, MissingDependencyError)
     assert str(found) == f"{packages} is not installed. Run: pip install {packages}"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            "We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find "
+            "them in the cached files.",
+            "its files are not on this machine, and the hub that has them cannot be reached",
+        ),
+        (
+            "org/none is not a local folder and is not a valid model identifier listed on "
+            "'https://huggingface.co/models'",
+            "the hub has no model of this name, or shows it only to those who log in "
+            "(hf auth login)",
+        ),
+    ],
+)
+def test_load_failure_of_the_hub_says_what_is_wrong(said, reason):
+    """With transformers' own words in the log."""
+    found = load_failure("m", OSError(said))
+    assert isinstance(found, CallRefusedError)
+    assert str(found) == f"m: {reason}"
+    assert said in found.detail
 
 
 def test_load_failure_of_another_kind_keeps_paths_for_the_log():

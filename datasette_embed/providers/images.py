@@ -7,6 +7,7 @@ itself, so that the others of its batch go on. Pillow is imported when the first
 from __future__ import annotations
 
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from io import BytesIO
@@ -28,6 +29,9 @@ MOST_PIXELS = 89_478_485
 LONGEST_RATIO = 200
 #: Pixels of the images that are held at once, unless a single one has more.
 GROUP_PIXELS = 32_000_000
+
+#: Filters of warnings are the process's: two threads that change them at once leave them changed.
+_quiet = threading.Lock()
 
 #: Usual names of models that embed images and texts. Those that are called clip and embed texts
 #: only (clip-ViT-B-32-multilingual-v1) are not meant.
@@ -84,7 +88,7 @@ def read_image(blob: bytes, model_id: str) -> Image:
     Image.init()
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
-        with warnings.catch_warnings():
+        with _quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a file's small faults, which are not ours
             with Image.open(BytesIO(blob), formats=formats) as opened:
                 _check_size(opened.width, opened.height, model_id)
@@ -142,10 +146,12 @@ def _in_8_bits(image: Any) -> Image:
     import numpy as np
     from PIL import Image
 
-    levels = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+    levels = np.asarray(image)
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((levels >> 8).astype(np.uint8))
+    # Of 32 bits, or fractions: nobody says what white is, so it is what files of 8 or 16 bits, or
+    # the brightest point, make it.
+    levels = np.nan_to_num(levels.astype(np.float32), posinf=0.0, neginf=0.0)
     top = float(levels.max())
-    if image.mode == "F" and top <= 1:
-        full = 1.0
-    else:
-        full = 255.0 if top <= 255 and image.mode != "I;16" else max(65_535.0, top)
-    return Image.fromarray(np.clip(levels * (255 / full), 0, 255).round().astype(np.uint8))
+    white = next((full for full in (1.0, 255.0, 65_535.0) if top <= full), top)
+    return Image.fromarray(np.clip(levels * (255 / white), 0, 255).round().astype(np.uint8))

@@ -12,6 +12,17 @@ from ..errors import CallRefusedError, EmbedError, MissingDependencyError
 
 #: ``pip install X Y`` in a library's message, up to the end of the command.
 _PIP = re.compile(r"pip install ((?:[\w.\[\],-]+)(?: [\w.\[\],-]+)*?)(?=[`'\"]|\. |\.?$|\n)", re.M)
+#: What transformers says of a name on the hub (``utils/hub.py``, 5.24), and what that means.
+_SAID = (
+    (
+        "We couldn't connect to",
+        "its files are not on this machine, and the hub that has them cannot be reached",
+    ),
+    (
+        "is not a valid model identifier",
+        "the hub has no model of this name, or shows it only to those who log in (hf auth login)",
+    ),
+)
 _NO_PACKAGE = re.compile(r"^(?:pip|-.*)$")
 
 
@@ -37,6 +48,9 @@ def load_failure(model_id: str, error: Exception, *, trusts_code: bool = False) 
             detail=f"it comes with code of its own, and trust_remote_code is not set: {text}",
         )
     name = type(error).__name__
+    for words, reason in _SAID:
+        if words in text:
+            return CallRefusedError(model_id, reason, detail=f"{reason} ({name}: {text})")
     return CallRefusedError(
         model_id,
         f"it cannot be loaded ({name}). The log says why",
