@@ -1,8 +1,8 @@
 """Texts to vectors, a batch at a time: order, retries, and the one text that fails.
 
-Layer 7: imports ``batch_sizes``, ``errors``, ``missing``, ``model_calls``, ``models``,
-``redaction``, ``threads`` and ``vectors``. Knows no connection and writes nothing; that is
-``jobs``.
+Layer 7: imports ``batch_sizes``, ``calls_in_flight``, ``errors``, ``missing``,
+``model_calls``, ``models``, ``redaction`` and ``vectors``. Knows no connection and writes
+nothing; that is ``jobs``.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from itertools import count
-from queue import Empty, SimpleQueue
 from time import monotonic
 
 from . import vectors
 from .batch_sizes import cut_by_tokens
+from .calls_in_flight import Calls
 from .errors import (
     CallRefusedError,
     DimensionMismatchError,
@@ -34,15 +33,14 @@ from .missing import MissingContent
 from .model_calls import embed_items
 from .models import Batch, EmbeddingModel, Kind
 from .redaction import redacted
-from .threads import start_thread
 
 logger = logging.getLogger(__name__)
 
 #: Items of one model call and one transaction; also what a kill can cost.
 BATCH_ITEMS = 64
-RETRIES = 7
+RETRIES = 8
 #: Most of the first wait between two attempts, which doubles with each.
-FIRST_BACKOFF_SECONDS = 0.5
+FIRST_BACKOFF_SECONDS = 0.25
 LONGEST_BACKOFF_SECONDS = 60.0
 #: A provider that asks for more patience than this pauses the run instead.
 LONGEST_WAIT_SECONDS = 600.0
@@ -85,8 +83,6 @@ class _Call:
 
 #: What became of an item: its blob, or why it has none.
 Outcome = tuple[MissingContent, bytes | EmbedError]
-#: A call that has ended: what was asked, and the answer or what was raised.
-_Ended = tuple[_Call, Batch | BaseException]
 
 
 class BatchEmbedder:
@@ -125,18 +121,19 @@ class BatchEmbedder:
         self._ready: list[_Call] = []
         self._delayed: list[tuple[float, int, _Call]] = []  # a heap, by when it is time
         self._numbers = count()
-        self._held_until = 0.0
-        self._in_flight = 0
-        self._ended: SimpleQueue[_Ended] = SimpleQueue()
+        self._calls: Calls[_Call, Batch] = Calls(
+            self._call_model, model.concurrency, lambda: not pause.is_set()
+        )
         self._error: BaseException | None = None
         self._shown_at = monotonic()
 
     def stop(self, error: BaseException) -> None:
         """Begin no further call; ``embed_all`` raises the error when those begun have ended."""
         self._error = self._error or error
+        self._calls.drop()
 
     def embed_all(self, batches: Iterator[list[MissingContent]]) -> Iterator[list[Outcome]]:
-        """Yield the outcomes of each call, in the order in which calls end.
+        """Yield the outcomes of calls, in the order in which they end.
 
         A batch that fails is cut in two until the item that fails stands alone.
 
@@ -149,25 +146,22 @@ class BatchEmbedder:
             BaseException: what ``batches`` raised, or was given to ``stop``. In any case what
                 was called for until then is yielded first.
         """
-        outcomes: deque[list[Outcome]] = deque()
+        outcomes: list[Outcome] = []
         while True:
             if self._pause.is_set():
                 self.stop(Stopped())
             # The next call begins before what the last one brought is written, where it takes
             # no time from the caller's thread.
-            if self._has_room() and (self._model.concurrency > 1 or not outcomes):
+            if self._may_begin() and (self._model.concurrency > 1 or not outcomes):
                 call = self._next_call(batches)
                 if call is not None:
-                    self._begin(call)
+                    self._calls.begin(call)
                     continue
             if outcomes:
-                yield outcomes.popleft()
-            elif self._in_flight:
-                ended = self._wait_for_call()
-                if ended is not None:
-                    self._in_flight -= 1
-                    if found := self._outcomes(*ended):
-                        outcomes.append(found)
+                yield outcomes
+                outcomes = []
+            elif self._calls.pending:
+                outcomes = self._wait_for_calls()
             elif self._error is not None:
                 raise self._error
             elif self._delayed:
@@ -175,15 +169,12 @@ class BatchEmbedder:
             else:
                 return
 
-    def _has_room(self) -> bool:
-        return self._error is None and self._in_flight < self._model.concurrency
+    def _may_begin(self) -> bool:
+        return self._error is None and self._calls.has_room and not self._calls.is_held
 
     def _next_call(self, batches: Iterator[list[MissingContent]]) -> _Call | None:
         """Return what to call the model with now, or None if that has to wait."""
-        now = monotonic()
-        if now < self._held_until:
-            return None
-        if self._delayed and self._delayed[0][0] <= now:
+        if self._delayed and self._delayed[0][0] <= monotonic():
             return heappop(self._delayed)[2]
         if self._ready:
             return self._ready.pop()
@@ -198,34 +189,29 @@ class BatchEmbedder:
         # To read it may have been what made the run end.
         return None if batch is None or self._error is not None else _Call(batch)
 
-    def _begin(self, call: _Call) -> None:
-        self._in_flight += 1
-        if self._model.concurrency > 1:
-            start_thread(self._call, call, name="embed-request")
-        else:
-            self._call(call)
-
-    def _call(self, call: _Call) -> None:
-        """Call the model, wherever this runs, and hand over what came of it."""
+    def _call_model(self, call: _Call) -> Batch:
+        """Call the model, in whatever thread; where no other call fares better, begin none."""
         contents = [item.content for item in call.items]
         try:
-            answer = embed_items(self._model, contents, Kind.DOCUMENT, key=self._key, retries=True)
-        except BaseException as error:  # raised again where the outcomes are looked at
-            self._ended.put((call, error))
-        else:
-            self._ended.put((call, answer))
+            return embed_items(self._model, contents, Kind.DOCUMENT, key=self._key, retries=True)
+        except (*_FATAL, QuotaExceededError):
+            self._calls.halt()
+            raise
+        except ProviderError as error:
+            # It is not this batch that is too much, but all of them together.
+            if error.retryable and error.retry_after_seconds:
+                self._calls.hold(error.retry_after_seconds)
+            raise
 
-    def _wait_for_call(self) -> _Ended | None:
-        """Return a call that has ended; None if it is time to look at something else."""
+    def _wait_for_calls(self) -> list[Outcome]:
+        """Return what came of the calls that have ended, after a while nothing at all."""
         seconds = PAUSE_STEP_SECONDS
-        if self._delayed and self._has_room():
-            due = max(self._delayed[0][0], self._held_until) - monotonic()
-            seconds = min(seconds, max(0.0, due))
-        try:
-            return self._ended.get(timeout=seconds)
-        except Empty:
+        if self._delayed and self._may_begin():
+            seconds = min(seconds, self._delayed[0][0] - monotonic())
+        ended = self._calls.wait(seconds)
+        if not ended:
             self._show_life()
-            return None
+        return [outcome for call, answer in ended for outcome in self._outcomes(call, answer)]
 
     def _outcomes(self, call: _Call, answer: Batch | BaseException) -> list[Outcome]:
         """Return what came of a call; none where it is tried again, or ends the run."""
@@ -267,22 +253,20 @@ class BatchEmbedder:
             if seconds > LONGEST_WAIT_SECONDS:
                 self.stop(Paused(f"the model asks to be left alone for {seconds:.0f} seconds"))
                 return
-            # It is not this batch that is too much, but all of them together.
-            self._held_until = max(self._held_until, monotonic() + seconds)
         call.attempt += 1
         heappush(self._delayed, (monotonic() + seconds, next(self._numbers), call))
 
     def _wait_for_delayed(self) -> None:
         """Wait until the next delayed call is due, in steps that show that the run is alive."""
         due, _, call = heappop(self._delayed)
-        seconds = max(due, self._held_until) - monotonic()
+        seconds = max(due, self._calls.held_until) - monotonic()
         while seconds > 0 and self._error is None:
             if self._pause.wait(min(seconds, WAIT_STEP_SECONDS)):
                 self.stop(Stopped())
                 return
             seconds -= WAIT_STEP_SECONDS
             self._on_wait()
-        self._held_until = 0.0
+        self._calls.held_until = 0.0
         self._ready.append(call)
 
     def _show_life(self) -> None:

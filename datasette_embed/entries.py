@@ -21,6 +21,8 @@ from .strict_json import json_value
 
 #: Memory for the values of one window.
 WINDOW_BYTES = 64 * 1024 * 1024
+#: Values of one statement; SQLite before 3.32 allows 999.
+MOST_PARAMETERS = 900
 
 
 class Entries:
@@ -60,13 +62,18 @@ class Entries:
         ).fetchone()
         return int(row[0])
 
-    def iter_by_hash(self, collection_id: int, digest: bytes) -> Iterator[Any]:
-        """Yield what is stored as the vector of each entry with this content hash."""
-        rows = self.conn.execute(
-            "select embedding from embeddings where content_hash = ? and collection_id = ?",
-            (digest, collection_id),
-        )
-        yield from (row[0] for row in rows)
+    def iter_by_hash(
+        self, collection_id: int, digests: Sequence[bytes]
+    ) -> Iterator[tuple[bytes, Any]]:
+        """Yield (content hash, what is stored as the vector) of entries with these hashes."""
+        for start in range(0, len(digests), MOST_PARAMETERS):
+            asked = digests[start : start + MOST_PARAMETERS]
+            yield from self.conn.execute(
+                # "+", or SQLite may take the index that reads all of the collection each time.
+                "select content_hash, embedding from embeddings where +collection_id = ?"
+                f" and content_hash in ({', '.join('?' * len(asked))})",
+                (collection_id, *asked),
+            )
 
     def get_embedding(self, collection: CollectionRecord, entry_id: str) -> bytes:
         """Return the stored blob of one entry; an empty one where no BLOB is stored.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 from . import vectors
@@ -173,13 +172,15 @@ class KnownVectors:
             is_whole = isinstance(blob, bytes) and len(blob) == ITEM_SIZE * dimensions
             return is_whole and vectors.blob_is_usable(blob)
 
-        found = {}
-        for digest in hashes:
-            stored = self._store.iter_by_hash(self._collection_id, digest)
-            for blob in chain(stored, self._iter_set_aside(digest)):
-                if is_sound(blob):
+        asked = list(hashes)
+        found: dict[bytes, bytes] = {}
+        for digest, blob in self._store.iter_by_hash(self._collection_id, asked):
+            if digest not in found and is_sound(blob):
+                found[digest] = blob
+        for digest in asked if self._has_replaced else ():
+            for blob in self._iter_set_aside(digest):
+                if digest not in found and is_sound(blob):
                     found[digest] = blob
-                    break
         return found
 
     def set_aside(self, entry_ids: Sequence[str]) -> None:
@@ -205,10 +206,9 @@ class KnownVectors:
         self._has_replaced = self._has_replaced or replaced.rowcount > 0
 
     def _iter_set_aside(self, digest: bytes) -> Iterator[Any]:
-        if self._has_replaced:
-            rows = self._store.conn.execute(
-                "select embedding from temp._embed_replaced"
-                " where collection_id = ? and content_hash = ?",
-                (self._collection_id, digest),
-            )
-            yield from (row[0] for row in rows.fetchall())
+        rows = self._store.conn.execute(
+            "select embedding from temp._embed_replaced"
+            " where collection_id = ? and content_hash = ?",
+            (self._collection_id, digest),
+        )
+        yield from (row[0] for row in rows.fetchall())

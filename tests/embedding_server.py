@@ -74,7 +74,7 @@ class EmbeddingServer:
     Args:
         key: the key it asks for; None for none.
         dimensions: of its vectors, where a request does not say.
-        latency_seconds: what every answer takes.
+        latency_seconds: what every answer takes, all in all.
         failure_rate: share of requests answered by 500, of those of no script.
         seed: of which requests fail.
         max_tokens: most tokens (words) of a text; a request with a longer one is refused.
@@ -200,17 +200,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         owner = self.server.owner
+        due = time.monotonic() + owner.latency_seconds
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.path, headers, body)
         fault = owner.begin(request)
-        if owner.latency_seconds:
-            time.sleep(owner.latency_seconds)
         fault = fault or owner.refusal(request)
         tokens = sum(map(tokens_of, request.texts)) if fault is None else None
+        answer = self._answer(request, tokens or 0) if fault is None else b""
+        # What it computes is part of the time.
+        time.sleep(max(0.0, due - time.monotonic()))
         owner.end(tokens)
         if fault is None:
-            self._send(200, self._answer(request, tokens or 0))
+            self._send(200, answer)
         else:
             self._fail(fault, request)
 

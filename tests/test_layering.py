@@ -39,6 +39,7 @@ LAYERS = {
     "encoding": 2,
     "model_entries": 2,
     "workers": 2,
+    "calls_in_flight": 2,
     "chunkers": 2,
     "models": 2,
     "image_values": 2,

@@ -17,7 +17,8 @@ from datasette_embed.errors import (
 from datasette_embed.records import CollectionRecord, EntryWarning, NewEntry, Refresh, content_hash
 from datasette_embed.schema import ensure_schema
 from datasette_embed.store import Store
-from tests.storage import blob_of
+from tests.fakes import CountingModel
+from tests.storage import blob_of, make_docs, run_job
 
 
 @pytest.fixture
@@ -147,9 +148,11 @@ def test_find_states_and_hashes_of_this_collection_only(store, collection):
     other = store.create_collection(CollectionRecord(0, "other", "m2", fingerprint="m2"))
     store.write_entries(other.id, [entry("a")])
     assert store.find_states(collection.id, ["a"]) == {}
-    assert list(store.iter_by_hash(collection.id, content_hash("x"))) == []
-    assert list(store.iter_by_hash(other.id, content_hash("x"))) == [blob_of("x")]
-    assert list(store.iter_by_hash(other.id, content_hash("y"))) == []
+    assert list(store.iter_by_hash(collection.id, [content_hash("x")])) == []
+    assert list(store.iter_by_hash(other.id, [content_hash("x")])) == [
+        (content_hash("x"), blob_of("x"))
+    ]
+    assert list(store.iter_by_hash(other.id, [content_hash("y")])) == []
 
 
 def test_set_fingerprint_every_hash_goes_vectors_stay(conn, store, collection):
@@ -157,7 +160,7 @@ def test_set_fingerprint_every_hash_goes_vectors_stay(conn, store, collection):
     store.write_entries(collection.id, [entry("a"), entry("b")])
     store.set_fingerprint(collection, "m@2")
     assert {s.content_hash for s in store.find_states(collection.id, ["a", "b"]).values()} == {None}
-    assert list(store.iter_by_hash(collection.id, content_hash("x"))) == []
+    assert list(store.iter_by_hash(collection.id, [content_hash("x")])) == []
     assert store.get_embedding(collection, "a") == blob_of("x")
     assert store.get_collection("docs").fingerprint == "m@2"
 
@@ -282,3 +285,20 @@ def test_iter_embeddings_with_size_yields_none_for_every_other(conn, store, coll
         [("c", None), ("d", None)],
         [("e", sound)],
     ]
+
+
+def test_iter_by_hash_of_many_reads_no_other_entries(tmp_path):
+    """More than one statement may ask for, by the index of hashes."""
+    path = make_docs(tmp_path / "a.db", [(n, f"text {n}") for n in range(2_000)])
+    run_job(path, CountingModel())
+    with closing(open_database(path)) as conn:
+        store = Store(conn)
+        collection = store.get_collection("docs")
+        asked = [content_hash(f"text {n}") for n in range(1_990, 3_000)]
+        statements = []
+        conn.set_trace_callback(statements.append)
+        found = dict(store.iter_by_hash(collection.id, asked))
+        conn.set_trace_callback(None)
+        plan = " ".join(row[3] for row in conn.execute(f"explain query plan {statements[0]}"))
+    assert found == {content_hash(f"text {n}"): blob_of(f"text {n}") for n in range(1_990, 2_000)}
+    assert (len(statements), "idx_embeddings_content_hash" in plan) == (2, True)
