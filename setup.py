@@ -5,14 +5,14 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 SENTENCE_TRANSFORMERS = ["sentence-transformers>=6.0"]
-CLIP = [*SENTENCE_TRANSFORMERS, "pillow>=10"]
+IMAGES = ["pillow>=10.1"]
+CLIP = [*SENTENCE_TRANSFORMERS, *IMAGES]
 ONNX_EXPORT = [*SENTENCE_TRANSFORMERS, "onnx>=1.17", "onnxscript>=0.5"]
 LANGCHAIN = ["langchain-core>=0.3"]
 LLAMA_INDEX = ["llama-index-core>=0.12"]
 LLM = ["llm>=0.19"]
 OPENAI = ["tiktoken>=0.8"]
 PARQUET = ["pyarrow>=15"]
-IMAGES = ["pillow>=10.1"]
 EXPLORE = ["scikit-learn>=1.4"]
 TEST = [
     "pytest>=8.3",
@@ -89,7 +89,6 @@ setup(
             *OPENAI,
             *PARQUET,
             *EXPLORE,
-            *IMAGES,
             "build>=1.2",
             "mypy>=1.11",
             "playwright>=1.49",

@@ -147,27 +147,30 @@ class BatchEmbedder:
                 was called for until then is yielded first.
         """
         outcomes: list[Outcome] = []
-        while True:
-            if self._pause.is_set():
-                self.stop(Stopped())
-            # The next call begins before what the last one brought is written, where it takes
-            # no time from the caller's thread.
-            if self._may_begin() and (self._model.concurrency > 1 or not outcomes):
-                call = self._next_call(batches)
-                if call is not None:
-                    self._calls.begin(call)
-                    continue
-            if outcomes:
-                yield outcomes
-                outcomes = []
-            elif self._calls.pending:
-                outcomes = self._wait_for_calls()
-            elif self._error is not None:
-                raise self._error
-            elif self._delayed:
-                self._wait_for_delayed()
-            else:
-                return
+        try:
+            while True:
+                if self._pause.is_set():
+                    self.stop(Stopped())
+                # The next call begins before what the last one brought is written, where it takes
+                # no time from the caller's thread.
+                if self._may_begin() and (self._model.concurrency > 1 or not outcomes):
+                    call = self._next_call(batches)
+                    if call is not None:
+                        self._calls.begin(call)
+                        continue
+                if outcomes:
+                    yield outcomes
+                    outcomes = []
+                elif self._calls.pending:
+                    outcomes = self._wait_for_calls()
+                elif self._error is not None:
+                    raise self._error
+                elif self._delayed:
+                    self._wait_for_delayed()
+                else:
+                    return
+        finally:
+            self._calls.drop()  # also where whoever takes the outcomes has given up
 
     def _may_begin(self) -> bool:
         return self._error is None and self._calls.has_room and not self._calls.is_held

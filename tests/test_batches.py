@@ -10,6 +10,7 @@ import pytest
 from datasette_embed import jobs
 from datasette_embed.errors import CallRefusedError, ProviderError, QuotaExceededError
 from datasette_embed.job_records import JobStatus
+from datasette_embed.threads import wait_for_threads
 from tests.engine_fakes import FailingModel
 from tests.storage import expected, make_docs, query, run_job, stored
 
@@ -216,7 +217,10 @@ def test_run_interrupted_while_calls_are_under_way_paused_and_raised(db):
     with pytest.raises(KeyboardInterrupt):
         run_job(db, model, report=interrupt)
     assert query(db, "select status, reason from _embed_jobs") == [("paused", "interrupted")]
+    begun = len(model.started_at)
     model.release.set()
+    assert wait_for_threads(SECONDS)
+    assert len(model.started_at) == begun < 20
 
 
 def test_run_calls_hold_the_limit_of_tokens(tmp_path):
