@@ -35,7 +35,7 @@ class ServiceModel(FailingModel):
         self.together = 0
         self.hold: set[str] = set()
         self.release = threading.Event()
-        self.held = threading.Event()
+        self.held_calls = 0
         self.started_at: list[float] = []
         self._under_way = 0
         self._changed = threading.Condition()
@@ -48,13 +48,20 @@ class ServiceModel(FailingModel):
             self._changed.notify_all()
             self._changed.wait_for(lambda: self.most >= self.together, SECONDS)
         if self.hold & set(items):
-            self.held.set()
+            with self._changed:
+                self.held_calls += 1
+                self._changed.notify_all()
             self.release.wait(SECONDS)
         try:
             return super().embed_batch(items, kind=kind, key=key)
         finally:
             with self._changed:
                 self._under_way -= 1
+
+    def wait_for_held(self, calls: int) -> None:
+        """Wait until so many calls are held."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.held_calls >= calls, SECONDS)
 
 
 @pytest.fixture
@@ -208,12 +215,16 @@ def test_run_one_bad_item_among_calls_at_once_is_found(db):
 def test_run_interrupted_while_calls_are_under_way_paused_and_raised(db):
     """A second Ctrl-C does not wait for a service that hangs."""
     model = ServiceModel(concurrency=2)
-    model.hold = {"text 30"}
+
+    def hold_the_next(calls):
+        model.hold = {text for _, text in ROWS}
 
     def interrupt(counts):
-        if model.held.is_set():
+        if model.hold:  # a call has ended, and two others are about to begin or have begun
+            model.wait_for_held(2)
             raise KeyboardInterrupt
 
+    model.after_call = hold_the_next
     with pytest.raises(KeyboardInterrupt):
         run_job(db, model, report=interrupt)
     assert query(db, "select status, reason from _embed_jobs") == [("paused", "interrupted")]
