@@ -84,7 +84,7 @@ def test_what_is_raised_is_handed_over(most):
 def test_what_waits_is_not_begun_once_it_must_not(how):
     """Those under way end; the others are left, and forgotten by ``drop``."""
     gate, is_over = Gate(), threading.Event()
-    calls = Calls(gate, 1 + 1, lambda: not is_over.is_set())
+    calls = Calls(gate, 2, lambda: not is_over.is_set())
     for thing in (1, 2, 3, 4):
         calls.begin(thing)
     gate.wait_for(2)
