@@ -22,6 +22,12 @@ def about_money_text(dollars: float) -> str:
     return text if text.startswith("under") else f"about {text}"
 
 
+def price_text(dollars: float) -> str:
+    """Return the price of a model: ``$0.10 per million tokens``, ``$0.005 per million tokens``."""
+    whole = f"{dollars:,.2f}"
+    return f"${whole if float(whole.replace(',', '')) == dollars else dollars} per million tokens"
+
+
 def size_text(size: float) -> str:
     """Return a size in units of 1,000 bytes, as an estimate says it."""
     for unit in ("bytes", "kB", "MB"):

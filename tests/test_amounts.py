@@ -51,3 +51,12 @@ def test_money_that_is_something_is_never_nothing(dollars, expected, reckoned):
 def test_rows_are_one_or_many():
     """And thousands are grouped."""
     assert [amounts.rows_text(n) for n in (0, 1, 5673)] == ["0 rows", "1 row", "5,673 rows"]
+
+
+@pytest.mark.parametrize(
+    ("dollars", "text"),
+    [(0.1, "$0.10"), (0.13, "$0.13"), (0.005, "$0.005"), (2, "$2.00"), (0, "$0.00")],
+)
+def test_price_text_all_digits_that_count(dollars, text):
+    """At least cents, and no rounding."""
+    assert amounts.price_text(dollars) == f"{text} per million tokens"

@@ -96,7 +96,7 @@ def test_show_everything_of_a_plugins_model(service, monkeypatch):
         "items a call:       2,048",
         "tokens a call:      300,000",
         "calls at once:      4",
-        "price:              $0.02 for a million tokens",
+        "price:              $0.02 per million tokens",
         "key:                service, from the environment variable SERVICE_KEY",
     ):
         assert line in said.stdout.splitlines()

@@ -217,7 +217,7 @@ async def test_page_names_are_escaped(make_datasette, add_plugin):
     [
         (None, True, "closed", "closed to you"),
         ({"id": "anna"}, True, "unavailable", "unavailable"),
-        ({"id": "root"}, True, "unavailable", "unavailable: needs the key service"),
+        ({"id": "root"}, True, "unavailable", "unavailable: The model paid needs an API key"),
         pytest.param(
             {"id": "root"},
             False,
@@ -253,4 +253,4 @@ async def test_page_state_is_that_of_whoever_asks(
         else:
             assert found["state"] == state
             assert cell.startswith(says) and "try it" not in cell
-            assert (found["reason"] is not None) is ("needs the key" in says)
+            assert (found["reason"] is not None) is ("needs an API key" in says)

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ..amounts import price_text
 from ..errors import EmbedError, MissingKeyError
 from ..keys import find_key_place
 from ..models import EmbeddingModel
@@ -117,7 +118,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("tokens a call", _number(found["max_batch_tokens"], "no limit")),
         ("calls at once", _number(found["concurrency"], "")),
         ("runs", "on this machine" if found["is_local"] else "at its provider, or it does not say"),
-        ("price", "none known" if price is None else f"${price:g} for a million tokens"),
+        ("price", "none known" if price is None else price_text(price)),
         ("licence", found["licence"] or "not known"),
         ("key", f"{needs}, from {key}" if key else f"{needs}, not found" if needs else "none"),
     ]

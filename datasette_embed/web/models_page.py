@@ -1,8 +1,8 @@
 """Models page: ``/-/embed/models``, what SQL may pass to ``llm_embed()`` on this site.
 
-Layer 11: imports ``access``, ``budgets``, ``compat``, ``errors``, ``models`` and ``registry``.
-Shows names and numbers only, no key and no path: why a model is unavailable is for those who
-run the site. Which are closed depends on who asks.
+Layer 11: imports ``access``, ``amounts``, ``budgets``, ``compat``, ``errors``, ``models`` and
+``registry``. Shows names and numbers only, no key and no path: why a model is unavailable is for
+those who run the site. Which are closed depends on who asks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from datasette import Forbidden, Response
 
 from .. import access, budgets, compat
-from ..errors import EmbedError, MissingKeyError
+from ..amounts import price_text
+from ..errors import EmbedError
 from ..models import EmbeddingModel
 from ..registry import RegisteredModel, Registry, get_registry
 
@@ -49,6 +50,8 @@ async def models_page(request: Request, datasette: Datasette) -> Response:
     database = await _database_to_try(datasette, request.actor)
     for model in models:
         model["try_url"] = _try_url(datasette, database, model)
+        price = model["price_per_million_tokens"]
+        model["price"] = None if price is None else price_text(price)
     page = await datasette.render_template(
         "embed_models.html",
         {
@@ -105,8 +108,6 @@ def _why_no_key(datasette: Datasette, model: EmbeddingModel) -> str | None:
     """Return why there is no API key to call a model with, None if there is or needs none."""
     try:
         model.get_key(budgets.key_for(datasette, model))
-    except MissingKeyError as error:
-        return f"needs the key {model.needs_key}. {error}"
     except EmbedError as error:
         return str(error)
     return None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from ... import access, budgets, compat
+from ...amounts import price_text
 from ...database import sqlite3
 from ...errors import CollectionNotFoundError, EmbedError, HiddenCollectionError, MissingKeyError
 from ...model_names import default_model
@@ -106,7 +107,7 @@ def _label(model: EmbeddingModel) -> str:
     where = "runs on this server" if model.is_local else "runs at its provider"
     price = model.price_per_million_tokens
     if price:
-        cost = f"${price:g} per million tokens"
+        cost = price_text(price)
     else:
         cost = "free" if model.is_local or price == 0 else "price not known"
     takes = ", reads images too" if model.supports_binary else ""
