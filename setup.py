@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 SENTENCE_TRANSFORMERS = ["sentence-transformers>=6.0"]
 IMAGES = ["pillow>=10.1"]
 CLIP = [*SENTENCE_TRANSFORMERS, *IMAGES]
-ONNX_EXPORT = [*SENTENCE_TRANSFORMERS, "onnx>=1.17", "onnxscript>=0.5"]
+ONNX_EXPORT = [*SENTENCE_TRANSFORMERS, "onnx>=1.17", "onnxscript>=0.7.2"]
 LANGCHAIN = ["langchain-core>=0.3"]
 LLAMA_INDEX = ["llama-index-core>=0.12"]
 LLM = ["llm>=0.19"]
