@@ -204,6 +204,7 @@ def test_new_model_nothing_is_loaded():
 
 def test_files_small_and_as_the_notice_says():
     """The notice names the very files that are shipped, with licence."""
+    assert bundled_model().licence == "Apache-2.0"
     notice = (FOLDER / "NOTICE").read_text("utf-8")
     for name in ("model.onnx", "tokenizer.json"):
         content = (FOLDER / name).read_bytes()

@@ -41,6 +41,7 @@ class BundledModel(EmbeddingModel):
     max_tokens = 256
     # Changed with every build of the graph that changes vectors.
     revision = "onnx-1"
+    licence = "Apache-2.0"
     is_local = True
     counts_exactly = True
 
