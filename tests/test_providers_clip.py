@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import datasette_embed
+from datasette_embed.compat import is_version_one
 from datasette_embed.database import sqlite3
 from datasette_embed.errors import CallRefusedError, MissingDependencyError, UnreadableTextError
 from datasette_embed.model_entries import parse_model_entry
@@ -441,7 +442,8 @@ async def test_sql_on_a_site_bytes_that_are_no_image_refused(clip, make_datasett
     datasette = make_datasette(config={"allow": {"clip": True}})
     await datasette.invoke_startup()
     sql = "select llm_embed('clip', x'0102') is null as answer"
-    answer = await datasette.client.get("/_memory.json", params={"sql": sql})
+    page = "/_memory/-/query.json" if is_version_one(datasette) else "/_memory.json"
+    answer = await datasette.client.get(page, params={"sql": sql})
     assert answer.status_code == 400
     assert "clip: the content is no image that can be read" in answer.json()["error"]
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from datasette_embed.collection import Collection
+from datasette_embed.compat import is_version_one
 from datasette_embed.errors import (
     CallRefusedError,
     MissingDependencyError,
@@ -424,9 +425,8 @@ async def test_metric_of_the_model_is_its_collections(dot_model, tmp_path, make_
         "select id from embeddings order by llm_embed_dot(embedding,"
         " llm_embed('tiny-dot', :q)) desc"
     )
-    answer = await datasette.client.get(
-        "/data.json", params={"sql": sql, "q": text, "_shape": "objects"}
-    )
+    page = "/data/-/query.json" if is_version_one(datasette) else "/data.json"
+    answer = await datasette.client.get(page, params={"sql": sql, "q": text, "_shape": "objects"})
     assert [row["id"] for row in answer.json()["rows"]] == by_dot
     page = await datasette.client.get("/data/-/embed/c/docs.json", params={"q": text})
     assert [str(row["id"]) for row in page.json()["rows"]] == by_dot
