@@ -390,6 +390,7 @@ def test_key_refused_says_which_and_how_to_set_it_and_never_the_key(
         call(make_official(server, monkeypatch))
     assert KEY not in caught.value.detail
     assert "Incorrect API key provided" in caught.value.detail
+    assert "set another in" in caught.value.detail  # a terminal shows nothing else
     assert KEY not in str(caught.value.__cause__)
     assert KEY not in caplog.text
 

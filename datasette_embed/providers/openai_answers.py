@@ -202,34 +202,38 @@ def _passing(call: Call, reason: str, error: Exception) -> ProviderError:
 def _of_status(error: Any, call: Call) -> EmbedError:
     """Return the error of an answer that is none of vectors; the order of the cases counts."""
     status, said = error.status_code, _said(error)
-    detail = f"HTTP {status}: {said}"
+
+    def described(reason: str) -> dict[str, Any]:
+        # Whoever runs the command reads the detail: it says what to do, too.
+        return {"reason": reason, "detail": f"{reason}. The server says: {said}"}
+
     if 300 <= status < 400:
         host = urlsplit(error.response.headers.get("location", "")).hostname or "another address"
         reason = f"the server sends every call on to {host}, which is not followed: set base_url"
-        return CallRefusedError(call.model_id, reason, detail=detail)
+        return CallRefusedError(call.model_id, **described(reason))
     if status == 402 or {error.code, error.type} & set(_QUOTA_CODES):
         reason = f"the account has nothing left (HTTP {status}): see to it at the provider's site"
-        return QuotaExceededError(call.model_id, reason, detail=detail)
+        return QuotaExceededError(call.model_id, **described(reason))
     if status in (401, 403):
-        return CallRefusedError(call.model_id, _key_refused(status, call), detail=detail)
+        return CallRefusedError(call.model_id, **described(_key_refused(status, call)))
     if status == 404:
         reason = f"the server knows no model {call.model}, or is at another address (HTTP 404)"
-        return CallRefusedError(call.model_id, reason, detail=detail)
+        return CallRefusedError(call.model_id, **described(reason))
     if status in _RETRYABLE_STATUSES or status >= 500:
         return ProviderError(
             call.model_id,
-            f"the server is busy or broken (HTTP {status}), retry in a moment",
-            detail=detail,
+            **described(f"the server is busy or broken (HTTP {status}), retry in a moment"),
             retryable=True,
             retry_after_seconds=retry_after(error.response.headers),
         )
     if call.items == 1 and (status == 413 or _TOO_LONG.search(f"{error.code} {said}")):
-        reason = "the server takes no text of this length"
-        found = UnreadableTextError(call.model_id, reason, is_too_long=True)
-        found._detail = f"{call.model_id}: {detail}"
+        found = UnreadableTextError(
+            call.model_id, "the server takes no text of this length", is_too_long=True
+        )
+        found._detail = f"{found}. The server says: {said}"
         return found
     reason = f"the server refused the request (HTTP {status}). The log says why"
-    return ProviderError(call.model_id, reason, detail=detail)
+    return ProviderError(call.model_id, reason, detail=f"HTTP {status}: {said}")
 
 
 def _key_refused(status: int, call: Call) -> str:
