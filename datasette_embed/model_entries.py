@@ -21,6 +21,7 @@ from .settings_values import (
     read_boolean,
     read_choice,
     read_json_text,
+    read_key_name,
     read_names,
     read_object,
     read_optional_text,
@@ -28,6 +29,7 @@ from .settings_values import (
     read_prompt,
     read_seconds,
     read_text,
+    read_variable,
     read_whole_number,
 )
 
@@ -46,8 +48,8 @@ COMMON_OPTIONS: dict[str, Reader] = {
 _OPENAI_OPTIONS: dict[str, Reader] = {
     "base_url": read_text,
     "dimensions": read_whole_number,
-    "key": read_text,
-    "key_env_var": read_text,
+    "key": read_key_name,
+    "key_env_var": read_variable,
     "encoding_format": read_choice("base64", "float"),
     "query_parameters": read_object,
     "document_parameters": read_object,
@@ -58,8 +60,8 @@ _OPENAI_OPTIONS: dict[str, Reader] = {
 
 _WRAPPED_OPTIONS: dict[str, Reader] = {
     "arguments": read_object,
-    "key": read_text,
-    "key_env_var": read_text,
+    "key": read_key_name,
+    "key_env_var": read_variable,
     "dimensions": read_whole_number,
     "is_local": read_boolean,
     "concurrency": read_whole_number,

@@ -44,6 +44,8 @@ class Plan:
         blanked: entries of those, made when they had text, which go.
         unusable: rows that hold something else than text.
         example_problem: what is wrong with the first of those.
+        is_other_version: the collection was made with another version or other options of its
+            model, so that all of it is embedded again.
         removable: entries whose row is gone or has become blank.
         tokens: tokens the model will read; an estimate when ``is_sampled``.
         too_long: rows longer than the model reads; an estimate when ``is_sampled``.
@@ -68,6 +70,7 @@ class Plan:
     too_long: int = 0
     unreadable: int = 0
     is_sampled: bool = False
+    is_other_version: bool = False
     cost_usd: float | None = None
     duration_seconds: float | None = None
     disk_bytes: int = 0
@@ -150,6 +153,7 @@ class _Comparison:
             None,
             model.fingerprint,
         )
+        self.plan.is_other_version = self._is_stale
 
     def add(self, window: list[Row], states: dict[str, EntryState]) -> None:
         """Count one window of rows; ``states`` is what is stored under their ids."""

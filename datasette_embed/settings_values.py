@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -130,6 +131,29 @@ def read_choice(*allowed: str) -> Callable[[Any, str], str]:
         return str(value)
 
     return read
+
+
+#: What a key is called, and what a variable is: neither looks like a key itself.
+_KEY_NAME = re.compile(r"(?!sk-)[A-Za-z][\w.-]{0,29}")
+_VARIABLE = re.compile(r"[A-Za-z_]\w{0,79}")
+
+
+def read_key_name(value: Any, key: str) -> str:
+    """Return the name of an API key. What may be the key itself is refused and not quoted."""
+    if not isinstance(value, str) or not _KEY_NAME.fullmatch(value):
+        raise ConfigError(
+            key,
+            "must be the name of a key, like example, and not the key itself: that is stored "
+            "with datasette embed keys set example",
+        )
+    return value
+
+
+def read_variable(value: Any, key: str) -> str:
+    """Return the name of an environment variable; what may be a key is not quoted."""
+    if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
+        raise ConfigError(key, "must be the name of an environment variable, like EXAMPLE_API_KEY")
+    return value
 
 
 def read_prompt(value: Any, key: str) -> str:

@@ -538,3 +538,13 @@ def test_create_says_where_a_model_computes_as_far_as_it_is_known(
     model.price_per_million_tokens = price
     said = embed("create", db, "docs", "--model", "failing")
     assert words in said.stderr.splitlines()
+
+
+def test_create_with_other_options_of_its_model_says_that_all_is_embedded_again(db, model):
+    """Not in silence: it may cost money."""
+    embed("create", db, "docs", "--model", "failing")
+    assert "embedded again" not in embed("create", db, "docs").stderr
+    model.revision = "2"
+    said = embed("create", db, "docs").stderr
+    assert "made with another version of this model, or with other options of it" in said
+    assert "6 to embed" in said

@@ -282,3 +282,15 @@ def test_public_collections_are_named_with_their_database():
     for wrong in ("til", "/til", "vectors/"):
         with pytest.raises(ConfigError, match="must be a list of database/collection, not"):
             parse_settings({"public_collections": [wrong]})
+
+
+@pytest.mark.parametrize("value", ["sk-test-12345678", "A" * 32, "two words", "", 7])
+def test_parse_model_entry_key_instead_of_its_name_refused_and_not_shown(value):
+    """Messages about a missing key show the name, to visitors too."""
+    entry = {"provider": "openai", "model": "m", "base_url": "http://localhost/v1"}
+    for option, words in (("key", "the name of a key"), ("key_env_var", "of an environment var")):
+        with pytest.raises(ConfigError, match=rf"^here\.{option}: must be .*{words}") as caught:
+            parse_model_entry({**entry, option: f"{value}-" if option != "key" else value}, "here")
+        assert str(value or "sk-") not in str(caught.value)
+    good = parse_model_entry({**entry, "key": "mine", "key_env_var": "MINE_API_KEY"}, "here")
+    assert good.options["key"] == "mine"

@@ -65,12 +65,12 @@ def register(
         name = str(Path(name).resolve())  # a server may run in another folder
     given: dict[str, Any] = {"provider": provider, "model": name, "aliases": aliases}
     given |= {"id": model_id} if model_id is not None else {}
-    entry = parse_model_entry({**given, **_checked_options(provider, options)}, "the entry")
-    replaced = _check_names(get_registry(), entry)
     try:
+        entry = parse_model_entry({**given, **_checked_options(provider, options)}, _ENTRY)
+        replaced = _check_names(get_registry(), entry)
         model = open_model(entry)
     except ConfigError as error:
-        raise click.ClickException(f"the entry.{error}") from error
+        raise click.ClickException(str(error).removeprefix(f"{_ENTRY}.")) from error
     missing = missing_package(model)
     if missing is not None and not lazy:
         raise missing
@@ -80,6 +80,10 @@ def register(
     for known in replaced:
         if known.entry is not None and known.entry.model != entry.model:
             say(f"It takes the place of {known.entry.model}, which had this id.")
+
+
+#: Begins the names of what is wrong with an entry, and is no word for whoever typed options.
+_ENTRY = "the entry"
 
 
 def _checked_options(provider: str, options: tuple[tuple[str, str], ...]) -> dict[str, str]:

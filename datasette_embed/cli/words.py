@@ -34,6 +34,11 @@ def say_plan(plan: Plan, source: RowSource, model: EmbeddingModel, remove: bool)
     say(f"{rows_text(plan.rows)}: {', '.join(parts)}")
     if not plan.missing:
         return
+    if plan.is_other_version:
+        say(
+            "The collection was made with another version of this model, or with other options "
+            "of it: all of it is embedded again"
+        )
     where = " (over the network)" if model.needs_key or model.price_per_million_tokens else ""
     where = " (on this machine, free)" if model.is_local else where
     say(f"Model: {model.model_id}{where}")

@@ -338,7 +338,10 @@ def _checked(base_url: str | None) -> str:
         ConfigError: there is none, it is no address of HTTP, or more than that.
     """
     if base_url is None:
-        raise ConfigError("base_url", "is missing: everybody has another address there")
+        raise ConfigError(
+            "base_url",
+            "is missing: give the address of the server, like https://NAME.example.com/v1",
+        )
     try:
         parts = urlsplit(base_url)
         is_usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
