@@ -236,7 +236,7 @@ class BatchEmbedder:
                 return [(call.items[0], error)]
             else:
                 self._ready += call.halves()
-        except Exception as error:
+        except BaseException as error:  # what the calls beside it brought is handed over first
             self.stop(error)
         else:
             return list(zip(call.items, vectors.encode_rows(answer.vectors), strict=True))

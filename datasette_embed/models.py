@@ -112,6 +112,7 @@ class EmbeddingModel(ABC):
         query_prompt: put before texts to search for; None where the model itself says.
         document_prompt: put before texts to be searched, never stored with them.
         max_batch_tokens: most tokens of all items of a call together; None for no limit.
+        registered_limit: ``max_tokens`` where its registration says it: texts are cut there.
         concurrency: calls that may be under way at once; more than 1 is for services.
         is_local: whether it runs on this machine, so that timing a sample is free.
         counts_exactly: whether ``count_tokens`` uses the model's own tokenizer.
@@ -133,6 +134,7 @@ class EmbeddingModel(ABC):
     query_prompt: str | None = None
     document_prompt: str | None = None
     max_batch_tokens: int | None = None
+    registered_limit: int | None = None
     concurrency: int = 1
     is_local: bool = False
     counts_exactly: bool = False
@@ -155,6 +157,7 @@ class EmbeddingModel(ABC):
     def fingerprint(self) -> str:
         """Name this model's vector space: the same fingerprint, the same stored vectors."""
         found = f"{self.model_id}@{self.revision}" if self.revision else self.model_id
+        found += f":{self.registered_limit}t" if self.registered_limit else ""
         if not self.document_prompt:
             return found
         return f"{found}+{hashlib.sha256(self.document_prompt.encode()).hexdigest()[:8]}"

@@ -56,9 +56,9 @@ def test_models_bad_input_one_line(counting_model, user_directory):
     error = refused(*REGISTER, BUNDLED)
     assert error == f"{BUNDLED} is there already, without registering"
     error = refused(*REGISTER, "a/b", "-a", "")
-    assert error == "the entry.aliases[0]: must be text that is not blank, not ''"
+    assert error == "aliases[0]: must be text that is not blank, not ''"
     error = refused(*REGISTER, " ")
-    assert error == "the entry.model: must be text that is not blank, not ' '"
+    assert error == "model: must be text that is not blank, not ' '"
     assert "nope" in refused("models", "remove", "nope")
     refused("models", "register", "somebody", "a/b", code=2)
     assert not user_directory.exists()

@@ -334,3 +334,18 @@ def test_warm_makes_the_object(provider):
     opened(provider, "Chain" if provider == "langchain" else "Index").warm()
     with pytest.raises(CallRefusedError, match="has no Nothing"):
         opened(provider, "Nothing").warm()
+
+
+def test_fingerprint_counts_every_argument_that_may_change_vectors(monkeypatch):
+    """Also the value of a variable; not what surely leaves them as they are."""
+
+    def fingerprint(**arguments):
+        return LangChainModel("a.b:C", model_id="m", arguments=arguments).fingerprint
+
+    monkeypatch.setenv("MINE", "one")
+    first = fingerprint(model={"$env": "MINE"})
+    monkeypatch.setenv("MINE", "two")
+    assert fingerprint(model={"$env": "MINE"}) != first
+    bare = fingerprint()
+    assert fingerprint(embed_instruction="Represent: ") != bare
+    assert fingerprint(api_key="x", timeout=3, max_retries=2, batch_size=9) == bare

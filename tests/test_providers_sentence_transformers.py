@@ -368,8 +368,13 @@ def test_sentence_transformers_fingerprint_names_what_makes_other_vectors():
     assert fingerprint("org/a", revision="v2") == "mine@org/a@v2"
     assert fingerprint("org/a", normalize=True) == "mine@org/a:unit"
     assert fingerprint("org/a", normalize=False, truncate_dim=8) == "mine@org/a:8d:raw"
-    for same in ({"device": "cuda"}, {"backend": "onnx"}, {"trust_remote_code": True}):
+    # Another backend may take a quantised graph.
+    assert fingerprint("org/a", backend="onnx") == "mine@org/a:onnx"
+    for same in ({"device": "cuda"}, {"backend": "torch"}, {"trust_remote_code": True}):
         assert fingerprint("org/a", **same) == bare
+    model = SentenceTransformersModel("org/a", model_id="mine")
+    model.document_prompt = ""  # that of its own files is not to be used
+    assert model.fingerprint == "mine@org/a+none"
 
 
 def test_sentence_transformers_fingerprint_of_a_folder_holds_no_path():

@@ -329,3 +329,13 @@ def test_warm_models_asks_the_late_source_too():
     warm_models(registry, ("counting",))
     assert registry.get("counting").warmed.is_set()
     assert asked == [registry]
+
+
+@pytest.mark.parametrize("provider", ["onnx", "openai", "ollama", "sentence-transformers"])
+def test_build_registry_another_longest_text_is_another_fingerprint(provider):
+    """Texts are cut elsewhere, so their vectors are others."""
+    found = []
+    for options in ({}, {"max_tokens": 5}, {"max_tokens": 6}):
+        entry = ModelEntry(provider, "some/model", model_id="mine", options=options)
+        found.append(build_registry(Settings(models=(entry,))).get("mine").fingerprint)
+    assert len(set(found)) == 3

@@ -285,17 +285,32 @@ def _guarded(value: Any, name: str) -> Any:
 
 
 def _revision(path: str, arguments: Mapping[str, Any]) -> str:
-    """Return what tells two vector spaces apart: the path, and arguments that name a model.
+    """Return what tells two vector spaces apart: the path and the arguments.
 
-    Others, such as a time limit or an address, leave vectors as they are.
+    Those that surely leave vectors as they are, such as a key or a time limit, do not count.
     """
-    naming = {
-        name: value
+    telling = {
+        name: _of_environment(value)
         for name, value in arguments.items()
-        if "model" in name.lower() or "deployment" in name.lower()
+        if not _HARMLESS.search(name)
     }
-    text = json.dumps([path, naming], sort_keys=True, default=str)
+    text = json.dumps([path, telling], sort_keys=True, default=str)
     return f"{last_part(path)}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+_HARMLESS = re.compile(
+    r"key|secret|password|timeout|retry|retries|batch|device|progress|cache|verbose|workers",
+    re.IGNORECASE,
+)
+
+
+def _of_environment(value: Any) -> Any:
+    """Return an argument with what the environment has in place of the variables' names."""
+    if isinstance(value, Mapping):
+        if set(value) == {"$env"}:
+            return os.environ.get(str(value["$env"]))
+        return {name: _of_environment(inner) for name, inner in value.items()}
+    return value
 
 
 def _one_line(error: Exception) -> str:

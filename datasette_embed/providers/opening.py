@@ -43,6 +43,7 @@ def open_model(entry: ModelEntry) -> EmbeddingModel:
     for option in COMMON_OPTIONS:
         if option in entry.options:
             setattr(model, option, entry.options[option])
+    model.registered_limit = entry.options.get("max_tokens")
     return model
 
 

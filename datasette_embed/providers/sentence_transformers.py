@@ -94,8 +94,12 @@ class SentenceTransformersModel(EmbeddingModel):
     def fingerprint(self) -> str:
         """Name the vector space, for which texts are cut where, and put after what, counts."""
         found = super().fingerprint
-        if limit := self._given("max_tokens"):
+        if (limit := self._given("max_tokens")) and self.registered_limit is None:
             found += f":{limit}t"
+        if self.backend not in (None, "torch"):
+            found += f":{self.backend}"
+        if self.document_prompt == "":
+            found += "+none"
         known = known_prompts(self.model) if self.document_prompt is None else None
         if known and known.document:
             found += f"+{hashlib.sha256(known.document.encode()).hexdigest()[:8]}"
