@@ -87,7 +87,8 @@ class Calls(Generic[Thing, Result]):
 
     def hold(self, seconds: float) -> None:
         """Begin no call for so long; from any thread."""
-        self.held_until = max(self.held_until, monotonic() + seconds)
+        with self._lock:
+            self.held_until = max(self.held_until, monotonic() + seconds)
 
     def halt(self) -> None:
         """Begin no call any more; from any thread."""

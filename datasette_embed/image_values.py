@@ -221,6 +221,8 @@ class UrlImages:
             return None, str(error)
         except TimeoutError:
             return None, _TOO_SLOW
+        except Exception as error:  # an address may be wrong in ways that only its use shows
+            return None, f"the image cannot be fetched: {type(error).__name__}"
 
 
 _TOO_SLOW = f"the image did not arrive within {FETCH_SECONDS:g} seconds"

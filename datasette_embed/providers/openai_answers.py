@@ -211,7 +211,7 @@ def _of_status(error: Any, call: Call) -> EmbedError:
         host = urlsplit(error.response.headers.get("location", "")).hostname or "another address"
         reason = f"the server sends every call on to {host}, which is not followed: set base_url"
         return CallRefusedError(call.model_id, **described(reason))
-    if status == 402 or {error.code, error.type} & set(_QUOTA_CODES):
+    if status == 402 or {str(error.code), str(error.type)} & set(_QUOTA_CODES):
         reason = f"the account has nothing left (HTTP {status}): see to it at the provider's site"
         return QuotaExceededError(call.model_id, **described(reason))
     if status in (401, 403):
