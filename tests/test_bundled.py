@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -287,3 +288,23 @@ def test_read_long_text_in_pieces_counts_what_the_whole_counts(monkeypatch):
     monkeypatch.setattr(token_runs, "GROUP_CHARACTERS", 400)
     assert model.read(texts)[:4] == whole[:4]
     assert whole[3].tokens == 502
+
+
+def test_embed_reports_nothing_to_the_makers_of_the_runtime(tmp_path):
+    """onnxruntime keeps events in the user's folder, to be sent, unless it is told not to."""
+    script = (
+        "import os\n"
+        "from datasette_embed.providers.bundled import bundled_model\n"
+        "bundled_model().embed('a dog')\n"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])\n"
+    )
+    hidden = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**environment, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "1", done.stderr
+    assert not list(tmp_path.rglob("*onnxruntime*"))

@@ -30,7 +30,7 @@ from . import hub_files
 from .onnx_files import OnnxFiles, OnnxFilesError, digest_of, read_onnx_files
 from .onnx_graph import Graph
 from .onnx_text import TextReader
-from .token_runs import new_session, run_by_length
+from .token_runs import import_onnxruntime, new_session, run_by_length
 
 T = TypeVar("T")
 
@@ -212,8 +212,9 @@ class OnnxModel(EmbeddingModel):
     def _load_all(self) -> None:
         try:
             import numpy  # noqa: F401
-            import onnxruntime  # noqa: F401
             import tokenizers  # noqa: F401
+
+            import_onnxruntime()
         except ImportError as error:
             raise MissingDependencyError(error.name or "onnxruntime", "") from error
         folder = self._folder

@@ -8,6 +8,7 @@ token ids, and what becomes of its output, is said by the providers.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,19 @@ PIECE_CHARACTERS = 100_000
 GROUP_CHARACTERS = 1_000_000
 
 
+def import_onnxruntime() -> Any:
+    """Return onnxruntime, which then reports nothing to its makers.
+
+    1.32 looks up a server of theirs and keeps events in the user's folder, unless the variable
+    is set before it is imported; whoever wants that sets it to 0.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return importlib.import_module("onnxruntime")
+
+
 def new_session(graph: Path, *, is_optimised: bool) -> Any:
     """Return an onnxruntime session that computes on the thread it is called on.
 
@@ -41,8 +55,7 @@ def new_session(graph: Path, *, is_optimised: bool) -> Any:
         graph: path of the graph.
         is_optimised: what can be fused in it has been fused already.
     """
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
