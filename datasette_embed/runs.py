@@ -1,9 +1,9 @@
 """Runs: a whole embedding run, from the question what there is to do to its end.
 
 Layer 9: imports what a run is made of (``opened_sources``, ``planning``, ``collection_setup``,
-``jobs``), and ``collection`` for a search. The
-commands and, with ``create``, ``sync`` and ``search``, every Python program start here. Nothing
-is printed and nobody is asked; what would be asked comes as questions.
+``jobs``), ``budgets`` for what costs nothing, and ``collection`` for a search. The commands
+and, with ``create``, ``sync`` and ``search``, every Python program start here. Nothing is
+printed and nobody is asked; what would be asked comes as questions.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from .budgets import is_free
 from .collection import Collection, Entry
 from .collection_setup import check_collection, ensure_collection
 from .database import DatabaseLike, open_database, translated
@@ -144,7 +145,7 @@ class Run:
     def questions(self) -> Iterator[str]:
         """Yield what to ask before it costs money, or empties the collection."""
         plan, model = self.plan, self.model
-        if plan.missing and (model.needs_key or model.price_per_million_tokens):
+        if plan.missing and not is_free(model):
             cost = f" for about ${plan.cost_usd:,.2f}" if plan.cost_usd is not None else ""
             rows = "1 row" if plan.missing == 1 else f"{plan.missing:,} rows"
             yield f"Embed {rows} with {model.model_id}{cost}?"

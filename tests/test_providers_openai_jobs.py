@@ -180,3 +180,20 @@ def test_job_of_2000_rows_with_a_service_that_fails_complete_and_paid_once(tmp_p
     needed = sum(len(text.split()) for _, text in rows)
     assert service.tokens_billed == outcome.counts.tokens == needed
     assert 4 <= service.most_at_once <= 8
+
+
+def test_job_too_long_said_with_500_is_the_rows_fault_not_the_servers(db, server, monkeypatch):
+    """llama-server answers so; without a look at the words the job would pause for ever."""
+    said = "input is too large to process. increase the physical batch size"
+    refused = EmbeddingServer.refusal
+
+    def refusal(self, request):
+        if "text number 7" in request.texts:
+            return Fault(status=500, message=said)
+        return refused(self, request)
+
+    monkeypatch.setattr(EmbeddingServer, "refusal", refusal)
+    outcome = run_job(db, make(server))
+    assert (outcome.status, outcome.counts.embedded) == (JobStatus.FINISHED, 23)
+    [(entry_id, message)] = query(db, "select entry_id, message from _embed_failures")
+    assert (entry_id, "takes no text of this length" in message) == ("7", True)

@@ -508,3 +508,23 @@ def test_create_without_the_api_key_makes_nothing(db, counting_model, monkeypatc
     assert create(db, "docs", columns=["body"], model_id="count").status is JobStatus.FINISHED
     monkeypatch.delenv("COUNTING_KEY")
     assert create(db, "docs", columns=["body"], model_id="count").counts.embedded == 0
+
+
+def test_sync_asks_before_a_model_that_does_not_say_that_it_is_free(db, counting_model):
+    """A service whose key we do not know of costs money too; the file names the model."""
+    create(db, "docs", columns=["body"], model_id="count")
+    counting_model.is_local = False
+    with closing(sqlite3.connect(db)) as conn, conn:
+        conn.execute("insert into docs (body) values ('something new')")
+    calls, asked = len(counting_model.calls), []
+
+    def refuse(question):
+        asked.append(question)
+        return False
+
+    with pytest.raises(SourceError, match="nothing was changed|Embed 1 row"):
+        sync(db, confirm=refuse)
+    assert asked == ["Embed 1 row with counting?"]
+    assert len(counting_model.calls) == calls
+    counting_model.is_local = True
+    assert [done.counts.embedded for done in sync(db, confirm=refuse)] == [1]

@@ -219,14 +219,18 @@ def _of_status(error: Any, call: Call) -> EmbedError:
     if status == 404:
         reason = f"the server knows no model {call.model}, or is at another address (HTTP 404)"
         return CallRefusedError(call.model_id, **described(reason))
-    if status in _RETRYABLE_STATUSES or status >= 500:
+    # llama-server says so with a 500, which no other attempt would change.
+    is_too_long = status == 413 or (
+        status in (400, 422, 500) and _TOO_LONG.search(f"{error.code} {said}") is not None
+    )
+    if not is_too_long and (status in _RETRYABLE_STATUSES or status >= 500):
         return ProviderError(
             call.model_id,
             **described(f"the server is busy or broken (HTTP {status}), retry in a moment"),
             retryable=True,
             retry_after_seconds=retry_after(error.response.headers),
         )
-    if call.items == 1 and (status == 413 or _TOO_LONG.search(f"{error.code} {said}")):
+    if call.items == 1 and is_too_long:
         found = UnreadableTextError(
             call.model_id, "the server takes no text of this length", is_too_long=True
         )
