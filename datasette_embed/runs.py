@@ -1,7 +1,7 @@
 """Runs: a whole embedding run, from the question what there is to do to its end.
 
 Layer 9: imports what a run is made of (``opened_sources``, ``planning``, ``collection_setup``,
-``jobs``), ``budgets`` for what costs nothing, and ``collection`` for a search. The commands
+``jobs``), ``budgets`` for what costs nothing, ``amounts``, and ``collection`` for a search. The commands
 and, with ``create``, ``sync`` and ``search``, every Python program start here. Nothing is
 printed and nobody is asked; what would be asked comes as questions.
 """
@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from .amounts import about_money_text
 from .budgets import is_free
 from .collection import Collection, Entry
 from .collection_setup import check_collection, ensure_collection
@@ -146,7 +147,7 @@ class Run:
         """Yield what to ask before it costs money, or empties the collection."""
         plan, model = self.plan, self.model
         if plan.missing and not is_free(model):
-            cost = f" for about ${plan.cost_usd:,.2f}" if plan.cost_usd is not None else ""
+            cost = f" for {about_money_text(plan.cost_usd)}" if plan.cost_usd is not None else ""
             rows = "1 row" if plan.missing == 1 else f"{plan.missing:,} rows"
             yield f"Embed {rows} with {model.model_id}{cost}?"
         removed = plan.removable if self.options.remove else plan.blanked

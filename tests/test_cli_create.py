@@ -536,8 +536,23 @@ def test_create_says_where_a_model_computes_as_far_as_it_is_known(
     """Of a plugin's model that says nothing about itself nothing is said."""
     model.is_local = is_local
     model.price_per_million_tokens = price
-    said = embed("create", db, "docs", "--model", "failing")
+    said = embed("create", db, "docs", "--model", "failing", "--yes")
     assert words in said.stderr.splitlines()
+
+
+def test_create_asks_before_it_costs_money(db, model, monkeypatch):
+    """With its cost; a no changes nothing, and where nobody can be asked --yes says it."""
+    model.price_per_million_tokens = 1.0
+    refused = embed("create", db, "docs", "--model", "failing", expect=1).stderr
+    assert "With --yes it goes on without asking: Embed 6 rows with failing for under $0.01?" in (
+        refused
+    )
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    embed("create", db, "docs", "--model", "failing", input="n\n", expect=1)
+    assert query(db, "select name from sqlite_master") == [("docs",)]
+    said = embed("create", db, "docs", "--model", "failing", input="y\n").stderr
+    assert "Embed 6 rows with failing for under $0.01? [y/N]" in said
+    assert "Embedded 6 rows" in said
 
 
 def test_create_with_other_options_of_its_model_says_that_all_is_embedded_again(db, model):

@@ -135,7 +135,7 @@ def test_job_of_a_model_that_says_its_key_nothing_of_it_is_stored_or_said(
     with closing(sqlite3.connect(path)) as conn, conn:
         conn.execute("create table t (id integer primary key, body text)")
         conn.executemany("insert into t (body) values (?)", [("good",), ("bad",)])
-    create = ("create", path, "t", "--model", "leaky")
+    create = ("create", path, "t", "--model", "leaky", "--yes")
     said = [CliRunner().invoke(cli, ["embed", *map(str, create)])]
     model.fails_with = ValueError("all")
     said += [CliRunner().invoke(cli, ["embed", "text", "-m", "leaky", "-c", "x"])]

@@ -11,7 +11,7 @@ import click
 from ..image_values import NO_ACCESS, ImageAccess
 from ..opened_sources import chosen_source, is_elsewhere, opened_source
 from ..sources import SourceSpec
-from .arguments import image_access, names, not_empty
+from .arguments import image_access, names, not_empty, yes
 from .run import run_collection
 
 
@@ -50,6 +50,7 @@ from .run import run_collection
 @click.option(
     "--into", type=click.Path(), callback=not_empty, help="Put the vectors in this file, not in DB"
 )
+@yes
 def create(
     db: str,
     table: str | None,
@@ -64,11 +65,13 @@ def create(
     images: ImageAccess,
     store: bool,
     into: str | None,
+    yes: bool,
 ) -> None:
     """Embed the rows of TABLE, so that DB can be searched by meaning.
 
     Run it again after an interruption, or when rows were added: only what is missing is
-    embedded. Without --columns, the columns that hold prose are taken.
+    embedded. Without --columns, the columns that hold prose are taken. It asks before it
+    costs money.
     """
     try:
         name, spec = chosen_source(
@@ -87,7 +90,9 @@ def create(
     except ValueError as error:
         message = str(error)
         raise click.UsageError(message[0].upper() + message[1:]) from error
-    embed_table(db, name, spec, into=into, model_id=model_id, store=store, images=images)
+    embed_table(
+        db, name, spec, into=into, model_id=model_id, store=store, images=images, asks=not yes
+    )
 
 
 def embed_table(
@@ -99,14 +104,19 @@ def embed_table(
     model_id: str | None = None,
     store: bool = False,
     images: ImageAccess = NO_ACCESS,
+    asks: bool = False,
 ) -> None:
     """Embed a table, view or query of ``db`` into the collection ``name``, with words.
+
+    Args:
+        asks: ask before it costs money.
 
     Raises:
         EmbedError: as ``run_collection``.
         click.exceptions.Exit: 1, when the job was paused.
+        click.Abort: the answer was no; nothing was changed.
     """
     path = into or db
     with opened_source(db, spec, path, name, images=images) as source:
-        if not run_collection(path, name, source, model_id, store=store):
+        if not run_collection(path, name, source, model_id, asks=asks, store=store):
             raise click.exceptions.Exit(1)
