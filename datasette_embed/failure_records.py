@@ -101,6 +101,29 @@ class FailureRecords:
         )
         return frozenset(entry_id for (entry_id,) in rows)
 
+    def find_reason(self, collection_id: int, entry_id: str) -> str | None:
+        """Return why an entry of a collection could not be embedded; None of any other."""
+        if not schema.has_table(self.conn, "_embed_failures"):
+            return None
+        row = self.conn.execute(
+            "select message from _embed_failures where entry_id = ? and typeof(message) = 'text'"
+            " and job_id in (select id from _embed_jobs where collection_id = ?)"
+            " order by job_id desc limit 1",
+            (entry_id, collection_id),
+        ).fetchone()
+        return row and row[0]
+
+    def count_failing(self, collection_id: int) -> tuple[int, int | None]:
+        """Return how many entries of a collection could not be embedded, and the latest job."""
+        if not schema.has_table(self.conn, "_embed_failures"):
+            return 0, None
+        count, job_id = self.conn.execute(
+            "select count(distinct entry_id), max(job_id) from _embed_failures where job_id in"
+            " (select id from _embed_jobs where collection_id = ?)",
+            (collection_id,),
+        ).fetchone()
+        return count, job_id
+
     def list_failures(
         self, job_id: int, *, after: str | None = None, limit: int | None = None
     ) -> list[tuple[str, str, int]]:

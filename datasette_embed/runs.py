@@ -1,8 +1,8 @@
 """Runs: a whole embedding run, from the question what there is to do to its end.
 
 Layer 9: imports what a run is made of (``opened_sources``, ``planning``, ``collection_setup``,
-``jobs``), ``budgets`` for what costs nothing, ``amounts``, and ``collection`` for a search. The commands
-and, with ``create``, ``sync`` and ``search``, every Python program start here. Nothing is
+``jobs``), ``amounts``, ``budgets`` for what costs nothing, and ``collection`` for a search. The
+commands and, with ``create``, ``sync`` and ``search``, every Python program start here. Nothing is
 printed and nobody is asked; what would be asked comes as questions.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from datasette_embed import database
 from datasette_embed.cli import output
 from datasette_embed.database import sqlite3
-from datasette_embed.errors import ProviderError
+from datasette_embed.errors import ProviderError, UnreadableTextError
 from tests.conftest import ModelsPlugin
 from tests.engine_fakes import FailingModel
 from tests.storage import embed, execute, expected, make_docs, query, refused, stored
@@ -220,6 +221,13 @@ def test_create_bad_rows_counted_and_named(db, model):
         said.stderr
     )
     assert stored(db) == expected([row for row in ROWS if row[0] != 2])
+    shown = embed("collections", "show", db, "docs").stderr
+    assert f"2 rows could not be embedded. Which, and why: datasette embed jobs show {db} 1" in (
+        shown
+    )
+    assert json.loads(embed("collections", "show", db, "docs", "--json").stdout)["failed"] == 2
+    execute(db, "insert into docs values (10, x'0000')")
+    assert "2 unusable (for example: column 'body'" in embed("create", db, "docs").stderr
 
 
 def test_create_bad_row_in_the_timed_sample_goes_on(tmp_path, model):
@@ -563,3 +571,17 @@ def test_create_with_other_options_of_its_model_says_that_all_is_embedded_again(
     said = embed("create", db, "docs").stderr
     assert "made with another version of this model, or with other options of it" in said
     assert "6 to embed" in said
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_jobs_show_says_where_the_log_is(db, model, is_ours):
+    """What a model's code said is told where the job ran, and only there."""
+    model.bad = {"text number 2"}
+    model.error = (
+        (lambda: UnreadableTextError("failing", "no")) if is_ours else (lambda: OSError("secret"))
+    )
+    embed("create", db, "docs", "-m", "failing")
+    said = embed("jobs", "show", db, "1")
+    hint = f"To see it here: datasette embed jobs retry {db} 1"
+    assert (hint in said.stderr) is not is_ours
+    assert "secret" not in said.stdout + said.stderr

@@ -101,6 +101,22 @@ async def test_related_row_not_embedded_says_so(api_site):
         assert len(soup.select("table")) == 1
 
 
+async def test_related_row_that_failed_says_so(api_site):
+    """The reason is for those who could do something about it."""
+    conn = sqlite3.connect(api_site.path)
+    with conn:
+        conn.execute("insert into posts values (4, 'new', x'00ff')")
+    conn.close()
+    await api_site.make(columns=["body"])
+    for actor, reason in ((ANONYMOUS, ""), (EDITOR, " (column 'body' holds binary content")):
+        soup = await soup_of(api_site, f"{LIKE}/4", actor)
+        said = soup.select_one(".embed-not-embedded").get_text()
+        assert said.startswith(
+            f"This row is not in the collection: it could not be embedded{reason}"
+        )
+        assert ("binary" in said) is bool(reason)
+
+
 async def test_related_immutable_has_no_update(make_api_site):
     """Nothing can be changed there, whoever asks."""
     site = make_api_site()

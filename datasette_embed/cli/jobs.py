@@ -5,6 +5,7 @@ Layer 11: the words around ``job_records``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -22,8 +23,11 @@ from ..schema import ensure_schema
 from ..store import Store
 from ..watching import check_watched
 from .arguments import as_json, database_and, reading, rows_from, writing, yes
-from .output import agreed, print_json, print_line, print_table, say
+from .output import agreed, command_text, print_json, print_line, print_table, say
 from .run import run_collection
+
+#: The end of a reason that is told in full where the job ran, and only there.
+LOGGED = re.compile(r"\blog says (why|more)$")
 
 
 @click.group()
@@ -88,6 +92,9 @@ def show(db: str, job_id: str, as_json: bool) -> None:
             ("id", "attempts", "why it could not be embedded"),
             [(entry_id, attempts, message) for entry_id, message, attempts in failures],
         )
+        if any(LOGGED.search(message) for _, message, _ in failures):
+            again = command_text("jobs retry", db, number)
+            say(f"\nWhat a log says is not kept in this file. To see it here: {again}")
 
 
 @jobs.command()

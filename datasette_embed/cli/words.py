@@ -28,7 +28,10 @@ def say_plan(plan: Plan, source: RowSource, model: EmbeddingModel, remove: bool)
     again = f" ({plan.failed_before:,} of them failed before)" if plan.failed_before else ""
     parts = [f"{plan.missing:,} to embed{again}", f"{plan.unchanged:,} up to date"]
     parts += [f"{plan.blank:,} empty"] if plan.blank else []
-    parts += [f"{plan.unusable:,} unusable ({plan.example_problem})"] if plan.unusable else []
+    example = "for example: " if plan.unusable > 1 else ""
+    parts += (
+        [f"{plan.unusable:,} unusable ({example}{plan.example_problem})"] if plan.unusable else []
+    )
     going = plan.removable if remove else plan.blanked
     parts += [f"{going:,} to remove"] if going else []
     say(f"{rows_text(plan.rows)}: {', '.join(parts)}")

@@ -1,7 +1,8 @@
 """Related page: one row of a collection, and the rows nearest to it.
 
-Layer 11: imports ``errors``. The rows are those of the query that the page links. No model is
-asked, so it works where its model is not installed, and for everybody who may see the rows.
+Layer 11: imports ``errors`` and ``failure_records``. The rows are those of the query that the
+page links. No model is asked, so it works where its model is not installed, and for everybody
+who may see the rows.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from datasette import Response
 
 from ...errors import EmbedError
+from ...failure_records import FailureRecords
 from ..http import require_method
+from ..lookup import read
 from ..results import Question, Searched
 from ..results_api import searched_of
 from .frame import Page, html_view
@@ -52,6 +55,10 @@ async def related_page(request: Request, datasette: Datasette) -> Page | Respons
     }
     context |= question_context(searched, Question())
     if not is_embedded:
+        context["failure"] = await read(
+            database,
+            lambda conn: FailureRecords(conn).find_reason(searched.record.id, entry_id),
+        )
         return Page("embed_related.html", context)
     try:
         context |= await _related(searched, entry_id, context)
