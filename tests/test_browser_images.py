@@ -170,7 +170,7 @@ def test_collection_of_images_is_made_by_clicks(visit, site, viewport):
     page.get_by_label("Or embed the images in a column").select_option("photo")
     page.get_by_label("Model", exact=True).select_option("words")
     page.get_by_role("button", name="Check what it takes").first.click()
-    page.get_by_text("words reads texts only: choose one for images").wait_for()
+    page.get_by_text("The model words reads texts only").first.wait_for()
     assert_sound(page, site)
     page.get_by_label("Model", exact=True).select_option("colours")
     page.get_by_role("button", name="Check what it takes").first.click()

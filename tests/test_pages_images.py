@@ -24,6 +24,7 @@ from tests.api_site import ANONYMOUS, EDITOR, PLAIN, ROOT, error_of, hidden_mess
 from tests.conftest import ModelsPlugin
 from tests.fakes import CountingModel, vector_of
 from tests.images import GIF, HTML, JPEG, SVG, png
+from tests.new_form import plan_of
 from tests.storage import execute
 from tests.test_pages_search import rows_of_link, soup_of
 from tests.test_web_search_api import cosine
@@ -635,6 +636,12 @@ async def test_new_page_offers_columns_of_images(site, counting_model):
         f"An image of {len(PHOTOS[1]) / 1_000:.1f} kB"
     )
     assert soup.select_one("select[name=image] option[selected]")["value"] == "photo"
+    plan = plan_of(soup)
+    assert "1 without an image, left out" in plan["Rows"]
+    assert "Text" not in plan
+    of_texts = await send_form(site, "/data/-/embed/new", {**chosen, "model": "minilm"})
+    said = BeautifulSoup(of_texts.text, "html.parser").select_one("#embed-plan").get_text()
+    assert "MiniLM-L6-v2 reads texts only: choose one that reads images (counting)" in said
     response = await send_form(site, "/data/-/embed/new", {**chosen, "start": "1"})
     assert response.status_code == 303, response.text
     await site.settled()
@@ -655,10 +662,13 @@ async def test_new_collection_of_images_by_the_api(site, add_plugin):
     new = "/data/-/embed/new"
     wanted = {"table": "photos", "collection": "api", "image": "photo"}
     for more, message in (
-        ({"model": "texts"}, "'model': texts reads texts only: choose one for images"),
+        (
+            {"model": "texts"},
+            "'model': the model texts reads texts only: choose one that reads images",
+        ),
         ({"model": "count", "image": "phto"}, "'image': no column named 'phto'"),
         ({"model": "count", "columns": ["title"]}, "Give 'image' or 'columns', not both"),
-        ({"model": "images", "image": None}, "'model': images reads images only"),
+        ({"model": "images", "image": None}, "'model': the model images reads images only"),
         ({"model": "count", "image_files": "/etc"}, "Unknown field 'image_files'"),
         ({"model": "count", "image_from": "urls"}, "Unknown field 'image_from'"),
     ):

@@ -144,7 +144,9 @@ def _refuse_other_content(model: EmbeddingModel, spec: SourceSpec) -> None:
         FieldError: it takes the other kind only.
     """
     if spec.image and not model.supports_binary:
-        raise FieldError("model", f"{model.model_id} reads texts only: choose one for images")
+        raise FieldError(
+            "model", f"{model.model_id} reads texts only: choose one that reads images"
+        )
     if not spec.image and not model.supports_text:
         raise FieldError("model", f"{model.model_id} reads images only: name their column, 'image'")
 

@@ -185,23 +185,24 @@ def is_paid(model: EmbeddingModel) -> bool:
     return bool(model.price_per_million_tokens) or not model.is_local
 
 
-def plan_lines(plan: Plan, model: EmbeddingModel, database: str) -> Iterator[tuple[str, str]]:
-    """Yield (what, how much) of a plan, for people.
-
-    Args:
-        database: where the vectors go.
-    """
+def plan_lines(plan: Plan, wish: Wish) -> Iterator[tuple[str, str]]:
+    """Yield (what, how much) of the plan of a wish, for people."""
+    model, is_of_images = wish.model, wish.spec.image is not None
     missing = f"{plan.missing:,} to embed"
     if plan.failed_before:
         missing += f" ({plan.failed_before:,} of them failed before)"
     parts = [missing, f"{plan.unchanged:,} already done"]
-    parts += [f"{plan.blank:,} without text, left out"] if plan.blank else []
-    parts += [f"{plan.unusable:,} unusable ({plan.example_problem})"] if plan.unusable else []
+    content = "an image" if is_of_images else "text"
+    parts += [f"{plan.blank:,} without {content}, left out"] if plan.blank else []
+    example = "for example: " if plan.unusable > 1 else ""
+    if plan.unusable:
+        parts.append(f"{plan.unusable:,} unusable ({example}{plan.example_problem})")
     yield "Rows", f"{rows_text(plan.rows)}: {', '.join(parts)}"
     if not plan.missing:
         return
     about = "about " if plan.is_sampled else ""
-    yield "Text", f"{about}{plan.tokens:,} tokens{''.join(_readability(plan, model))}"
+    if not is_of_images:
+        yield "Text", f"{about}{plan.tokens:,} tokens{''.join(_readability(plan, model))}"
     yield "Cost", _cost_text(plan, model)
     if plan.duration_seconds is not None:
         seconds = duration_text(plan.duration_seconds)
@@ -211,7 +212,7 @@ def plan_lines(plan: Plan, model: EmbeddingModel, database: str) -> Iterator[tup
     else:
         yield "Time", "not known: it depends on the provider"
     if plan.disk_bytes:
-        yield "Disk", f"about {size_text(plan.disk_bytes)} in {database}"
+        yield "Disk", f"about {size_text(plan.disk_bytes)} in {wish.database}"
 
 
 def _readability(plan: Plan, model: EmbeddingModel) -> Iterator[str]:

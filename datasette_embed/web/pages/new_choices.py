@@ -7,7 +7,7 @@ Layer 11: imports ``access``, ``budgets``, ``compat``, ``database``, ``errors``,
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -39,6 +39,7 @@ class ModelChoice:
 
     id: str
     label: str
+    reads_images: bool
     reason: str = ""
 
 
@@ -75,10 +76,11 @@ async def list_models(request: Request, datasette: Datasette) -> Models:
         if not await access.may_use_model(datasette, request.actor, model.model_id):
             continue
         reason = await asyncio.to_thread(why_no_key, datasette, model)
+        choice = ModelChoice(model.model_id, _label(model), model.supports_binary)
         if reason is None:
-            usable.append(ModelChoice(model.model_id, _label(model)))
+            usable.append(choice)
         else:
-            unusable.append(ModelChoice(model.model_id, _label(model), reason))
+            unusable.append(replace(choice, reason=reason))
     default = await asyncio.to_thread(_default, registry)
     if default not in [choice.id for choice in usable]:
         default = usable[0].id if usable else ""

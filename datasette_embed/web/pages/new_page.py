@@ -191,9 +191,7 @@ def _context(
         "form_url": database_url(datasette, database.name, "/new"),
         "plan": found.plan,
         "plan_state": found.state,
-        "plan_lines": list(plan_lines(found.plan, wish.model, wish.database))
-        if found.plan and wish
-        else [],
+        "plan_lines": list(plan_lines(found.plan, wish)) if found.plan and wish else [],
         "plan_failure": failure,
         "checked": seen_text(wish, found.plan) if wish and found.plan else "",
         "wished": digest(wish) if wish else "",

@@ -161,7 +161,8 @@ async def _wished(
     except (UnknownModelError, ModelNotAllowedError) as error:
         return state.wrong("model", *reason_of(request, datasette, error))
     except FieldError as error:
-        return state.wrong(error.field, error.reason)
+        hint = _image_models(state) if error.field == "model" and state.draft.image else ""
+        return state.wrong(error.field, f"{error.reason}{hint}")
     except RequestError as error:
         return state.wrong("", str(error), error.status)
     reason = await asyncio.to_thread(why_no_key, datasette, wish.model)
@@ -176,6 +177,12 @@ async def _wished(
             409,
         )
     return replace(state, wish=wish)
+
+
+def _image_models(state: State) -> str:
+    """Return which models read images, for the end of a sentence."""
+    found = [choice.id for choice in state.models.usable if choice.reads_images]
+    return f" ({', '.join(found)})" if found else ", which is not among the models here"
 
 
 async def with_estimate(
