@@ -664,11 +664,11 @@ async def test_new_collection_of_images_by_the_api(site, add_plugin):
     for more, message in (
         (
             {"model": "texts"},
-            "'model': the model texts reads texts only: choose one that reads images",
+            "the model texts reads texts only: choose one that reads images",
         ),
         ({"model": "count", "image": "phto"}, "'image': no column named 'phto'"),
         ({"model": "count", "columns": ["title"]}, "Give 'image' or 'columns', not both"),
-        ({"model": "images", "image": None}, "'model': the model images reads images only"),
+        ({"model": "images", "image": None}, "the model images reads images only"),
         ({"model": "count", "image_files": "/etc"}, "Unknown field 'image_files'"),
         ({"model": "count", "image_from": "urls"}, "Unknown field 'image_from'"),
     ):

@@ -144,11 +144,11 @@ def _refuse_other_content(model: EmbeddingModel, spec: SourceSpec) -> None:
         FieldError: it takes the other kind only.
     """
     if spec.image and not model.supports_binary:
-        raise FieldError(
-            "model", f"{model.model_id} reads texts only: choose one that reads images"
-        )
+        reason = "reads texts only: choose one that reads images"
+        raise FieldError("model", f"the model {model.model_id} {reason}")
     if not spec.image and not model.supports_text:
-        raise FieldError("model", f"{model.model_id} reads images only: name their column, 'image'")
+        reason = "reads images only: name their column, 'image'"
+        raise FieldError("model", f"the model {model.model_id} {reason}")
 
 
 async def _target(
