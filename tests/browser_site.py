@@ -450,6 +450,7 @@ def small_targets(page: Any) -> list[str]:
 
 def sideways_overflow(page: Any) -> int:
     """Return by how many pixels a page is wider than its window."""
+    page.wait_for_load_state("load")  # without its styles any page is
     script = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     return int(page.evaluate(script))
 
