@@ -140,7 +140,8 @@ def check_collection(
             of it would be embedded again.
     """
     if source.is_binary and not model.supports_binary:
-        raise ProviderError(model.model_id, "embeds text only, not binary data")
+        reason = "embeds text only, not images or other bytes: choose a model that reads them"
+        raise ProviderError(model.model_id, reason)
     if not source.is_binary and not model.supports_text:
         raise ProviderError(model.model_id, "embeds binary data only, and rows are text")
     if collection is None:

@@ -316,11 +316,18 @@ def has_background_tasks(datasette: Datasette) -> bool:
 
 
 def startup_error(message: str) -> Exception:
-    """Return an exception that ``datasette serve`` shows as one line before it stops."""
+    """Return an exception that ``datasette serve`` shows as one line before it stops.
+
+    1.0 makes such a line of a ``StartupError`` wherever it comes from; 0.65 does not of one
+    that a plugin raises, and click does it.
+    """
+    from click import ClickException
     from datasette.utils import StartupError
 
-    error: Exception = StartupError(message)
-    return error
+    class OneLine(StartupError, ClickException):  # type: ignore[misc]
+        """A ``StartupError`` that click shows without a traceback."""
+
+    return OneLine(message)
 
 
 def find_time_limit() -> Callable[[], None] | None:

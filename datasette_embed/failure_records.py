@@ -111,7 +111,7 @@ class FailureRecords:
             " order by job_id desc limit 1",
             (entry_id, collection_id),
         ).fetchone()
-        return row and row[0]
+        return str(row[0]) if row else None
 
     def count_failing(self, collection_id: int) -> tuple[int, int | None]:
         """Return how many entries of a collection could not be embedded, and the latest job."""

@@ -162,7 +162,9 @@ def test_create_image_with_model_of_texts_is_refused(tmp_path, add_plugin):
     add_plugin(ModelsPlugin((TextModel("texts"), ())))
     db = make_photos(tmp_path / "a.db", [RED])
     error = refused("create", db, "photos", "--image", "photo", "--model", "texts", files=[db])
-    assert error == "texts: embeds text only, not binary data"
+    assert error == (
+        "texts: embeds text only, not images or other bytes: choose a model that reads them"
+    )
     with pytest.raises(ProviderError, match="embeds text only"):
         datasette_embed.create(db, "photos", image="photo", model_id="texts")
 

@@ -14,6 +14,7 @@ from html import unescape
 
 import pytest
 from datasette import hookimpl
+from datasette.app import Datasette
 from datasette.utils import StartupError
 from datasette.utils.sqlite import sqlite3
 
@@ -359,6 +360,23 @@ async def test_startup_wrong_config_stops_with_one_line(make_datasette, config, 
     """datasette serve shows a StartupError as a line and stops."""
     with pytest.raises(StartupError, match=f"^Plugin datasette-embed: {message}"):
         await make_datasette(config=config).invoke_startup()
+
+
+def test_serve_wrong_config_says_one_line(tmp_path):
+    """The command itself, which on 0.65 knows nothing of a plugin's StartupError."""
+    config = tmp_path / "config.json"
+    config.write_text('{"plugins": {"datasette-embed": {"qery_cache_bytes": 1}}}', "utf-8")
+    option = "--config" if compat.is_version_one(Datasette) else "--metadata"
+    said = subprocess.run(
+        [sys.executable, "-m", "datasette", "serve", option, config, "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert said.returncode == 1
+    [line] = said.stderr.strip().splitlines()
+    assert line.startswith("Error: Plugin datasette-embed: qery_cache_bytes: unknown setting")
 
 
 async def serve(datasette):
