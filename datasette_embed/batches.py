@@ -28,6 +28,7 @@ from .errors import (
     ModelNotAllowedError,
     ProviderError,
     QuotaExceededError,
+    UnreadableTextError,
 )
 from .missing import MissingContent
 from .model_calls import embed_items
@@ -47,6 +48,9 @@ LONGEST_WAIT_SECONDS = 600.0
 WAIT_STEP_SECONDS = 20.0
 #: How soon a run that waits for its calls sees that it is to pause.
 PAUSE_STEP_SECONDS = 0.5
+#: What stays of a text that a service finds too long, each time it does; shorter ones than the
+#: shortest are not cut any more.
+CUT, SHORTEST_CUT = 0.7, 200
 #: Most different things said by a failing model that one run writes into the log.
 MOST_LOGGED = 20
 
@@ -135,7 +139,8 @@ class BatchEmbedder:
     def embed_all(self, batches: Iterator[list[MissingContent]]) -> Iterator[list[Outcome]]:
         """Yield the outcomes of calls, in the order in which they end.
 
-        A batch that fails is cut in two until the item that fails stands alone.
+        A batch that fails is cut in two until the item that fails stands alone. Of a text that
+        a service finds too long the beginning is embedded.
 
         Args:
             batches: asked for the next one when there is room for another call.
@@ -231,6 +236,8 @@ class BatchEmbedder:
         except (ProviderError, InvalidVectorError) as error:
             if isinstance(error, ProviderError) and error.retryable:
                 self._try_again(call, error)
+            elif len(call.items) == 1 and self._is_cut(call.items[0], error):
+                self._ready.append(call)
             elif len(call.items) == 1:
                 self._log_detail(error)
                 return [(call.items[0], error)]
@@ -241,6 +248,22 @@ class BatchEmbedder:
         else:
             return list(zip(call.items, vectors.encode_rows(answer.vectors), strict=True))
         return []
+
+    def _is_cut(self, item: MissingContent, error: EmbedError) -> bool:
+        """Cut a text that a service finds too long, as others are that a model reads in part.
+
+        Returns:
+            Whether less of it is left to try.
+        """
+        content = item.content
+        if not (isinstance(error, UnreadableTextError) and error.is_too_long):
+            return False
+        if not isinstance(content, str) or len(content) <= SHORTEST_CUT:
+            return False
+        # A model whose tokens are estimated has sent no more than that already.
+        sent = min(len(content), 4 * (self._model.max_tokens or len(content)))
+        item.cut_to = max(SHORTEST_CUT, int(sent * CUT))
+        return True
 
     def _try_again(self, call: _Call, error: ProviderError) -> None:
         """Put a call off, or end the run if it was tried often enough."""

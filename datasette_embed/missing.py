@@ -29,17 +29,24 @@ from .vectors import ITEM_SIZE
 
 @dataclass
 class MissingContent:
-    """One distinct content and the rows that carry it; there is at least one."""
+    """One distinct content and the rows that carry it; there is at least one.
+
+    Attributes:
+        cut_to: the characters of its text that are embedded, where a service was found to take
+            no more; None for all.
+    """
 
     content_hash: bytes
     rows: list[Row]
     has_failed_before: bool = False
     reading: Reading = field(default_factory=lambda: Reading(0))
+    cut_to: int | None = None
 
     @property
     def content(self) -> Item:
         """What is embedded."""
-        return self.rows[0].content
+        content = self.rows[0].content
+        return content if self.cut_to is None else content[: self.cut_to]
 
     @property
     def entry_ids(self) -> list[str]:
@@ -52,7 +59,7 @@ class MissingContent:
         Args:
             store: whether the content is stored with it.
         """
-        warnings = tuple(warnings_of(self.reading, model.max_tokens))
+        warnings = tuple(warnings_of(self.reading, self._tokens_read(model)))
         return [
             NewEntry(
                 str(row.entry_id),
@@ -65,6 +72,14 @@ class MissingContent:
             )
             for row in self.rows
         ]
+
+    def _tokens_read(self, model: EmbeddingModel) -> int | None:
+        """Return how many tokens of the text the model reads at most; None for all of them."""
+        if self.cut_to is None:
+            return model.max_tokens
+        # At least one is lost, whatever the estimate says.
+        share = self.cut_to / len(self.rows[0].content)
+        return min(int(self.reading.tokens * share), self.reading.tokens - 1)
 
 
 class Awaited:

@@ -543,22 +543,22 @@ def test_compressed_answer_that_was_not_asked_for_is_read(server, model):
 
 
 def test_estimate_short_text_never_cut_long_text_cut_and_said(server, monkeypatch):
-    """Without the vocabulary a text is cut only where its length is over the limit for sure."""
+    """Without the vocabulary what is said to be too long is cut, and nothing else."""
     model = make_official(server, monkeypatch)
     model.dimensions = None
-    short, long = "é" * 4095, "word " * 7_000
+    short, long = "é" * 16_000, "word " * 7_000
     assert not model.counts_exactly
     readings = model.read([short, long])
     assert [reading.tokens > 8191 for reading in readings] == [False, True]
     call(model, [short, long], key=KEY)
     assert server.texts[0] == short
     assert long.startswith(server.texts[1])
-    assert len(server.texts[1]) == 2 * 8191
+    assert len(server.texts[1]) == 4 * 8191
 
 
 def test_estimate_cut_leaves_no_half_character():
     """A cut is one of characters, though it is measured in bytes."""
-    assert openai_tokens.cut("é€" * 10, 3, None) == "é€"
+    assert openai_tokens.cut("é€é" * 10, 3, None) == "é€é" + "é€"
 
 
 @pytest.fixture

@@ -64,6 +64,29 @@ def test_job_bad_item_in_a_good_batch_recorded_the_rest_embedded(db, server):
     assert server.tokens_billed == outcome.counts.tokens == 3 * len(ROWS)
 
 
+@pytest.mark.parametrize("is_known", [True, False], ids=["estimated", "no limit known"])
+def test_job_text_too_long_embedded_by_its_beginning_and_said(db, server, is_known):
+    """As much of it as the server takes, about; never in silence, and no other row is cut."""
+    long = " ".join(f"w{n % 10}" for n in range(2_000))
+    make_docs(db, [*ROWS, (99, long)], "texts")
+    server.max_tokens = 500
+    model = make(server)
+    model.max_tokens = 600 if is_known else None
+    outcome = run_job(db, model, spec=SourceSpec(table="texts", columns=("body",)), name="texts")
+    assert (outcome.status, outcome.counts.failed) == (JobStatus.FINISHED, 0)
+    assert set(stored(db, "texts")) == {str(n) for n, _ in [*ROWS, (99, long)]}
+    sent = [text for text in server.texts if text.startswith("w0 w1")]
+    assert all(long.startswith(text) for text in sent)
+    assert 350 <= len(sent[-1].split()) <= 500
+    ((entry_id, warning, tokens, lost),) = query(
+        db, "select entry_id, warning, tokens, tokens_lost from _embed_warnings"
+    )
+    assert (entry_id, warning, tokens) == ("99", "truncated", len(long) // 4)
+    assert lost == pytest.approx(tokens * (1 - len(sent[-1]) / len(long)), abs=2)
+    assert len(sent) <= 8
+    assert server.tokens_billed == 3 * len(ROWS) + len(sent[-1].split())
+
+
 def test_job_passing_trouble_complete_and_paid_once(db, server):
     """Busy, broken, cut off, no JSON: in the end every row is there, and no vector twice."""
     server.script = [
@@ -161,7 +184,7 @@ def test_job_text_longer_than_the_model_reads_cut_and_said(db, server):
     assert outcome.status is JobStatus.FINISHED
     sent = max(server.texts, key=len)
     assert long.startswith(sent)
-    assert len(sent) == 40
+    assert len(sent) == 80
     sql = "select entry_id, warning, tokens from _embed_warnings"
     assert query(db, sql) == [("2", "truncated", 125)]
 

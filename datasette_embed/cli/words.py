@@ -82,8 +82,9 @@ def say_warnings(
         ids = ", ".join(entry_id for entry_id, _, _ in examples)
         ids += ", …" if count > len(examples) else ""
         if warning is EntryWarning.TRUNCATED:
+            tokens = f" the {model.max_tokens} tokens" if model.max_tokens else ""
             say(
-                f"{rows_text(count)} longer than the {model.max_tokens} tokens this model reads: "
+                f"{rows_text(count)} longer than{tokens} this model reads: "
                 f"only their beginning counts ({ids})"
             )
         else:

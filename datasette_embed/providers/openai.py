@@ -283,7 +283,10 @@ class OpenAIModel(EmbeddingModel):
         return " or ".join(ways) or None
 
     def _fitted(self, text: str) -> str:
-        """Return the text as it is sent: valid Unicode, and no longer than the model reads."""
+        """Return the text as it is sent: valid Unicode, and no longer than the model reads.
+
+        Where that is an estimate, the server may still find it too long, and says so.
+        """
         text = _readable(text)
         limit = self.max_tokens
         # No token is shorter than a byte.

@@ -20,8 +20,8 @@ ENCODING = "cl100k_base"
 LOAD_SECONDS = 20.0
 #: Bytes of a text that are counted at once: the time of one long word grows with its square.
 PIECE = 50_000
-#: A text of unknown tokens is cut to so many bytes a token: more than that has most prose.
-BYTES_PER_TOKEN = 2
+#: Bytes of a token where the vocabulary is not there, as ``EmbeddingModel.count_tokens`` has it.
+BYTES_PER_TOKEN = 4
 
 _lock = threading.Lock()
 _loaded: list[Any] = []
@@ -69,7 +69,7 @@ def count(text: str, encoding: Any) -> int:
 def cut(text: str, most_tokens: int, encoding: Any | None) -> str:
     """Return the beginning of a text, which has more than this many tokens.
 
-    With the vocabulary as many tokens as are allowed, by estimate surely fewer.
+    With the vocabulary exactly so many tokens, else about so many.
     """
     if encoding is None:
         allowed = text.encode("utf-8", "replace")[: most_tokens * BYTES_PER_TOKEN]
