@@ -358,7 +358,7 @@ def test_sentence_transformers_fingerprint_names_the_weights():
     assert fingerprint("org/a") == "mine@org/a"
     assert fingerprint("org/a", truncate_dim=64) == "mine@org/a:64d"
     assert fingerprint("a") == fingerprint("sentence-transformers/a") == "mine@a"
-    different = ["org/a", "org/b", "/x/a", "/y/a", "C:\\x\\a"]
+    different = ["org/a", "org/b", "/x/a", "/x/b", "C:\\x\\c"]
     assert len({fingerprint(model) for model in different}) == len(different)
 
 
@@ -382,6 +382,129 @@ def test_sentence_transformers_fingerprint_of_a_folder_holds_no_path():
     found = fingerprint("/srv/models/mini")
     assert found.startswith("mine@mini-")
     assert "srv" not in found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder laid out as a model's, with a large file of weights."""
+    folder = tmp_path / "mini"
+    for name, content in {
+        "modules.json": b"[]",
+        "config.json": b"{}",
+        "vocab.txt": b"a",
+        "model.safetensors": bytes(range(256)) * 16 * 1024,
+        "1_Pooling/config.json": b"{}",
+        "2_Dense/pytorch_model.bin": b"dense",
+        "onnx/model.onnx": b"graph",
+        "checkpoint-5/model.safetensors": b"earlier",
+        "README.md": b"# Mini",
+        "training_args.bin": b"arguments",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "modules.json",
+        "config.json",
+        "vocab.txt",
+        "model.safetensors",
+        "1_Pooling/config.json",
+        "2_Dense/pytorch_model.bin",
+        "own_module.py",
+    ],
+)
+def test_sentence_transformers_fingerprint_changes_with_each_file_that_is_read(folder, name):
+    """Other weights under the path of the old ones are another vector space."""
+    before = fingerprint(str(folder))
+    path = folder / name
+    content = path.read_bytes() if path.exists() else b"x"
+    # Weights that were trained further have the length of the old ones.
+    path.write_bytes(bytes(byte ^ 1 for byte in content))
+    assert fingerprint(str(folder)) != before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.md",
+        "onnx/model.onnx",
+        "openvino/openvino_model.xml",
+        "checkpoint-5/model.safetensors",
+        "training_args.bin",
+        ".cache/huggingface/x.json",
+    ],
+)
+def test_sentence_transformers_fingerprint_stays_with_what_is_not_read(folder, name):
+    """A card that is written later makes no collection outdated."""
+    before = fingerprint(str(folder))
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(b"other")
+    assert fingerprint(str(folder)) == before
+
+
+def test_sentence_transformers_fingerprint_of_another_backend_has_its_graph(folder):
+    """It is the graph that is run."""
+    before = fingerprint(str(folder), backend="onnx")
+    (folder / "onnx" / "model.onnx").write_bytes(b"other")
+    assert fingerprint(str(folder), backend="onnx") != before
+
+
+def test_sentence_transformers_fingerprint_stays_when_the_folder_is_moved(folder, tmp_path):
+    """The same weights elsewhere make no collection outdated."""
+    before = fingerprint(str(folder))
+    (tmp_path / "elsewhere").mkdir()
+    moved = folder.rename(tmp_path / "elsewhere" / "mini")
+    assert fingerprint(str(moved)) == before
+
+
+def test_sentence_transformers_registering_reads_nothing_of_the_folder(folder, monkeypatch):
+    """A site with many models starts as fast as one with none; what is asked for is read."""
+    opened_files = []
+    original = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, *args: opened_files.append(path) or original(path, *args)
+    )
+    model = opened(folder)
+    assert (model.model_id, str(model), opened_files) == (
+        "tiny",
+        "SentenceTransformersModel: tiny",
+        [],
+    )
+    assert model.fingerprint.startswith("tiny@mini-")
+    assert folder / "model.safetensors" in opened_files
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("default")
+def test_sentence_transformers_fingerprint_is_of_the_weights_that_are_loaded(tmp_path):
+    """Before it is loaded the folder's, after that no other's until it is loaded again."""
+    folder = write_bert(tmp_path)
+    model = opened(folder)
+    before = model.fingerprint
+    weights = next(folder.rglob("*.safetensors"))
+    change_weights(weights)
+    changed = model.fingerprint
+    assert changed != before
+    vector = model.embed("a dog")
+    change_weights(weights)
+    assert model.fingerprint == changed
+    again = opened(folder)
+    assert not np.allclose(again.embed("a dog"), vector, atol=1e-4)
+    assert again.fingerprint != changed
+
+
+def change_weights(path: Path) -> None:
+    """Write other weights of the same shape."""
+    from safetensors.torch import load_file, save_file
+
+    found = load_file(path)
+    name = next(name for name in found if "word_embeddings" in name)
+    found[name] = found[name].roll(1, dims=0) * 1.5
+    save_file(found, path, metadata={"format": "pt"})
 
 
 DOCS = {"1": "dog", "2": "cat ball", "3": "one two three four", "4": "much longer text", "5": "ten"}

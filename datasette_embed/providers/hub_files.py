@@ -60,6 +60,21 @@ def fetch(model_id: str, name: str, *, file: str | None, revision: str | None) -
     return folder
 
 
+def cached_commit(name: str, revision: str | None) -> str | None:
+    """Return the commit of which something of this model is in the cache, else None.
+
+    Nothing is asked of the hub.
+    """
+    try:
+        import huggingface_hub as hub
+    except ImportError:
+        return None
+    # Some names without an owner are models of nobody's: bert-base-uncased.
+    repositories = (name,) if "/" in name else (f"{DEFAULT_OWNER}/{name}", name)
+    found = (_cached_commit(hub, repository, revision) for repository in repositories)
+    return next((commit for commit in found if commit), None)
+
+
 def _cached_commit(hub: Any, repository: str, revision: str | None) -> str | None:
     """Return the commit of which something is in the cache, None if there is nothing."""
     try:

@@ -68,7 +68,8 @@ class OnnxModel(EmbeddingModel):
             revision: branch, tag or commit on the hub.
             pooling: how vectors of tokens become one, instead of what the files say.
             normalize: whether vectors are brought to length 1, instead of what the files say.
-            truncate_dim: cut vectors to this many dimensions, and bring them to length 1.
+            truncate_dim: cut vectors to this many dimensions; they are brought to length 1
+                where whole ones are.
 
         Raises:
             ConfigError: ``file`` is no path inside the model.
