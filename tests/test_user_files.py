@@ -116,7 +116,7 @@ def test_two_processes_change_files_at_once_neither_loses_a_change(user_director
         process.stdin.flush()
     for process in started:
         process.communicate(timeout=60)
-        assert process.returncode == 0
+    assert [process.returncode for process in started] == [0, 0]
     wanted = {f"{letter}{n}" for letter in "ab" for n in range(25)}
     models = json.loads((user_directory / "models.json").read_text("utf-8"))
     assert {entry["model"] for entry in models} == wanted
