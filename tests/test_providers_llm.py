@@ -474,25 +474,34 @@ def test_keys_of_threads_do_not_mix_in_an_old_plugin(add_llm_plugin):
     assert plugin.key is None
 
 
+class Crowded(Gated):
+    """Counts who is in it at once."""
+
+    running = most = 0
+
+    def embed_batch(self, items):
+        self.running += 1
+        self.most = max(self.most, self.running)
+        yield from super().embed_batch(items)
+        self.running -= 1
+
+
 def test_two_wrappers_of_one_object_take_turns(add_llm_plugin):
     """It has its own name, one from an entry, and is in the registry of each site."""
-    plugin = Gated()
+    plugin = Crowded()
     plugin.key = "set-by-author"
     add_llm_plugin(Plugin((plugin, ())))
     named = open_model(ModelEntry("llm", "gated", model_id="mine"))
-    models = [
-        build_registry(Settings()).get("gated"),
-        named,
-        build_registry(Settings()).get("gated"),
-    ]
+    first, other = (build_registry(Settings()).get("gated") for _ in range(2))
     barrier = threading.Barrier(3)
 
     def embed(number):
         barrier.wait(30)
-        models[number].embed(f"{number}", key=f"key-of-{number}")
+        (first, named, other)[number].embed(f"{number}", key=f"key-of-{number}")
 
     with ThreadPoolExecutor(3) as executor:
         list(executor.map(embed, range(3)))
+    assert plugin.most == 1
     assert sorted(plugin.seen) == [(f"{n}", f"key-of-{n}", f"key-of-{n}") for n in range(3)]
     assert plugin.key == "set-by-author"
 
