@@ -322,10 +322,12 @@ def test_run_other_dimensions_than_stored_job_fails(db):
     execute(db, "insert into docs values (20, 'new')")
     model = FailingModel(dimensions=None)
     model.change = lambda items, vectors: [vector[:4] for vector in vectors]
-    with pytest.raises(DimensionMismatchError, match="8 and 4 dimensions"):
+    with pytest.raises(
+        DimensionMismatchError, match="counting: a vector has 4 dimensions instead of 8"
+    ):
         run_job(db, model)
     assert job_row(db)[0] == "failed"
-    assert "8 and 4 dimensions" in job_row(db)[1]
+    assert "counting: a vector has 4 dimensions instead of 8" in job_row(db)[1]
     assert stored(db) == expected(ROWS)
 
 
