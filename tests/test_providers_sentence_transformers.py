@@ -95,12 +95,20 @@ class TestSentenceTransformersModel(EmbeddingModelContract):
         assert model.read(["dog zebra"])[0].unknown_tokens == 1
 
     def test_embed_no_such_model_provider_error(self, tmp_path):
-        """A folder that is none fails with our error and its cause, each time."""
+        """A folder without one fails with our error and its cause, each time."""
+        (tmp_path / "none").mkdir()
         model = SentenceTransformersModel(str(tmp_path / "none"), model_id="none")
         for _ in range(2):
             with pytest.raises(ProviderError, match="^none: ") as caught:
                 model.embed("x")
             assert caught.value.__cause__ is not None
+
+    def test_embed_folder_that_is_not_there_said(self, tmp_path):
+        """Without the path, which is for whoever may read the log."""
+        model = SentenceTransformersModel(str(tmp_path / "none"), model_id="none")
+        with pytest.raises(CallRefusedError, match="^none: its folder is not there$") as caught:
+            model.embed("x")
+        assert caught.value.detail == f"none: there is no folder {tmp_path / 'none'}"
 
     def test_max_tokens_given_is_what_it_reads(self, tiny_bert):
         """A longer text has the vector of its beginning, and is told to be too long."""

@@ -24,7 +24,7 @@ from ..prompts import known_prompts
 from . import hub_files
 from .folder_digest import checkpoint_digest
 from .images import embeds_images, image_groups
-from .load_failures import load_failure
+from .load_failures import check_folder, load_failure
 from .token_counts import as_limit, read_tokens, token_ids_of
 
 #: Version of the package from which on code that comes with a model, in a folder too, is run
@@ -243,6 +243,8 @@ class SentenceTransformersModel(EmbeddingModel):
         """Return the loaded model; the caller holds the lock."""
         if self._loaded is None:
             loader = import_loader(self.model_id)
+            if is_path(self.model):
+                check_folder(self.model_id, Path(os.path.expanduser(self.model)))
             try:
                 options: dict[str, Any] = {
                     "device": self.device,
