@@ -28,7 +28,7 @@ from datasette_embed.providers.sentence_transformers import SentenceTransformers
 from datasette_embed.registry import forget_registries, get_registry
 from tests.checkpoints import modules, write_bert
 from tests.contracts import EmbeddingModelContract
-from tests.storage import embed, make_docs, query, run_job
+from tests.storage import embed, make_docs, query, refused, run_job
 
 
 def opened(folder: Path, **options: Any) -> EmbeddingModel:
@@ -597,3 +597,30 @@ def test_job_of_a_collection_made_before_its_model_was_loaded(dot_model, tmp_pat
     assert dot_model.dimensions is None
     assert run_job(path, dot_model).status is JobStatus.FINISHED
     assert query(path, "select metric, dimensions from _embed_collections") == [("dot", 16)]
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("default")
+def test_collection_of_a_folder_with_other_weights_is_outdated_and_mended(tmp_path):
+    """Moved, the folder is the same model; its weights exchanged, no vectors are mixed."""
+
+    def register(folder):
+        entry = {"provider": "sentence-transformers", "model": str(folder), "id": "tiny"}
+        add_model_entry(parse_model_entry({**entry, "device": "cpu"}, "models[0]"))
+        forget_registries()
+
+    folder = write_bert(tmp_path)
+    register(folder)
+    db = make_docs(tmp_path / "data.db", [(int(key), body) for key, body in DOCS.items()])
+    embed("create", db, "docs", "--columns", "body", "--model", "tiny")
+    before = query(db, "select embedding from embeddings")
+    (tmp_path / "elsewhere").mkdir()
+    folder = folder.rename(tmp_path / "elsewhere" / folder.name)
+    register(folder)
+    assert len(json.loads(embed("search", db, "docs", "dog", "--json").stdout)) == 5
+    change_weights(next(folder.rglob("*.safetensors")))
+    forget_registries()
+    assert "was embedded with another version of its model" in refused("search", db, "docs", "dog")
+    embed("sync", db, "docs")
+    assert not set(query(db, "select embedding from embeddings")) & set(before)
+    assert len(json.loads(embed("search", db, "docs", "dog", "--json").stdout)) == 5
