@@ -245,18 +245,20 @@ print(json.dumps({"vectors": vectors, "fingerprints": [before, model.fingerprint
 
 
 @pytest.mark.torch
-def test_sentence_transformers_stays_with_the_files_it_has(hub, load, tmp_path):
+@pytest.mark.parametrize("has_own_cache", [False, True])
+def test_sentence_transformers_stays_with_the_files_it_has(hub, load, tmp_path, has_own_cache):
     """A hub that moves on changes no vectors of a name, nor what a fingerprint calls them."""
+    cache = {"SENTENCE_TRANSFORMERS_HOME": str(tmp_path / "own")} if has_own_cache else {}
     hub.repositories["org/tiny"] = write_bert(tmp_path / "first")
-    first = load(script=SENTENCE_TRANSFORMERS)
+    first = load(script=SENTENCE_TRANSFORMERS, environment=cache)
     assert "model.safetensors" in hub.downloaded
     hub.earlier[hub.commit] = dict(hub.repositories)
     hub.commit = "2" * 40
     hub.repositories["org/tiny"] = write_bert(tmp_path / "second", normalize=False)
     hub.requests.clear()
-    again = load(script=SENTENCE_TRANSFORMERS)
+    again = load(script=SENTENCE_TRANSFORMERS, environment=cache)
     assert hub.downloaded == set()
     assert np.allclose(again["vectors"], first["vectors"], atol=1e-6)
     assert first["fingerprints"] == again["fingerprints"] == ["m@org/tiny"] * 2
-    offline = load(script=SENTENCE_TRANSFORMERS, environment={"HF_HUB_OFFLINE": "1"})
+    offline = load(script=SENTENCE_TRANSFORMERS, environment={**cache, "HF_HUB_OFFLINE": "1"})
     assert np.allclose(offline["vectors"], first["vectors"], atol=1e-6)

@@ -272,7 +272,8 @@ class SentenceTransformersModel(EmbeddingModel):
         """
         if is_path(self.model):
             return self._git_revision
-        return hub_files.cached_commit(self.model, self._git_revision) or self._git_revision
+        cache = os.environ.get("SENTENCE_TRANSFORMERS_HOME")  # the package's own
+        return hub_files.cached_commit(self.model, self._git_revision, cache) or self._git_revision
 
     def _settle_with(self, loaded: Any) -> None:
         """Take over what the loaded model says of itself, and tell it what is said of it.
