@@ -312,7 +312,7 @@ class BatchEmbedder:
         if self.dimensions is None:
             self.dimensions = dimensions
         elif self.dimensions != dimensions:
-            raise DimensionMismatchError(self.dimensions, dimensions)
+            raise DimensionMismatchError(self.dimensions, dimensions, self._model.model_id)
 
 
 def cut_into_batches(

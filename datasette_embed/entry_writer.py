@@ -167,7 +167,7 @@ class EntryWriter:
     def _check_dimensions(self, actual: int) -> None:
         expected = self._collection.dimensions
         if expected is not None and expected != actual:
-            raise DimensionMismatchError(expected, actual)
+            raise DimensionMismatchError(expected, actual, self._model.model_id)
 
     def _check_still_there(self) -> None:
         """Refuse to write into a collection that was deleted, or has begun to be embedded

@@ -151,14 +151,19 @@ class InvalidVectorError(EmbedError, ValueError):
 
 
 class DimensionMismatchError(EmbedError, ValueError):
-    """Two vectors, or a vector and its collection, differ in dimensions."""
+    """Two vectors, or a vector and its collection, differ in dimensions.
 
-    def __init__(self, expected: int, actual: int) -> None:
-        self.expected = expected
-        self.actual = actual
+    ``model_id`` is that of the model which made the vectors, or should have; None: not known.
+    """
+
+    def __init__(self, expected: int, actual: int, model_id: str | None = None) -> None:
+        self.expected, self.actual, self.model_id = expected, actual, model_id
         super().__init__(
             f"vectors of {expected} and {actual} dimensions: made by different models? "
             "filter by collection_id"
+            if model_id is None
+            else f"{model_id}: a vector has {actual} dimensions instead of {expected}. Was it "
+            "made by another model, or are the dimensions of the model stated wrongly?"
         )
 
 

@@ -14,14 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
-from .batches import (
-    BatchEmbedder,
-    Outcome,
-    Paused,
-    Stopped,
-    cut_into_batches,
-    first_line,
-)
+from .batches import BatchEmbedder, Outcome, Paused, Stopped, cut_into_batches, first_line
 from .database import patient, sqlite3, translated, write_transaction
 from .errors import (
     DatabaseLockedError,
@@ -139,9 +132,6 @@ class JobRun:
         """
         with translated(self.path), write_transaction(self.conn):
             claim = self._records.claim(self.job, self.rows_total, self.states)
-            if self.collection.fingerprint != self.model.fingerprint:
-                self._store.set_fingerprint(self.collection, self.model.fingerprint)
-                self.collection = self._store.get_collection(self.collection.name)
         self._claim = claim
         self._known_failures = self._failures.known_failures(self.collection.id)
         # Here, for whoever made this run may have given it another pause since.
@@ -204,6 +194,11 @@ class JobRun:
         write_lasting(self.conn, self.path, write, undo, self.pause)
 
     def _run(self, claim: Claim) -> None:
+        if self.collection.fingerprint != self.model.fingerprint:
+            if self.model.is_local:  # one that cannot be loaded makes no vector outdated
+                self.model.warm()
+            self._keep(lambda: self._store.set_fingerprint(self.collection, self.model.fingerprint))
+            self.collection = self._store.get_collection(self.collection.name)
         self.conn.execute("drop table if exists temp._embed_seen")
         self.conn.execute("create temp table _embed_seen (id text primary key)")
         for outcomes in self._embedder.embed_all(self._batches(claim)):

@@ -14,7 +14,7 @@ from typing import Any
 
 from .errors import SourceError
 from .keys import keys_path, llm_directory, read_keys_file
-from .user_files import read_json, read_line, remove_file, replace_text
+from .user_files import changing, read_json, read_line, remove_file, replace_text
 
 DATABASE_VARIABLE = "LLM_EMBEDDINGS_DB"
 ALIASES_FILE_NAME = "aliases.json"
@@ -84,7 +84,8 @@ def write_alias(alias: str, model_id: str) -> None:
     Raises:
         SourceError: the file cannot be read or written. It is left as it was.
     """
-    _write_aliases({**_read_aliases(), alias: model_id})
+    with changing(aliases_path()):
+        _write_aliases({**_read_aliases(), alias: model_id})
 
 
 def remove_alias(alias: str) -> str:
@@ -94,12 +95,13 @@ def remove_alias(alias: str) -> str:
         SourceError: the file has no such alias, or cannot be read or written. It is left
             as it was.
     """
-    aliases = _read_aliases()
-    if alias not in aliases:
-        known = ", ".join(aliases) or "none"
-        raise SourceError(str(aliases_path()), f"has no alias '{alias}'. Its aliases: {known}")
-    target = str(aliases.pop(alias))
-    _write_aliases(aliases)
+    with changing(aliases_path(), adds=False):
+        aliases = _read_aliases()
+        if alias not in aliases:
+            known = ", ".join(aliases) or "none"
+            raise SourceError(str(aliases_path()), f"has no alias '{alias}'. Its aliases: {known}")
+        target = str(aliases.pop(alias))
+        _write_aliases(aliases)
     return target
 
 
@@ -120,7 +122,8 @@ def write_key(name: str, key: str) -> None:
     Raises:
         SourceError: the file cannot be read or written. It is left as it was.
     """
-    _write_keys({**(read_keys_file() or KEYS_NOTE), name: key})
+    with changing(keys_path()):
+        _write_keys({**(read_keys_file() or KEYS_NOTE), name: key})
 
 
 def remove_key(name: str) -> None:
@@ -130,12 +133,13 @@ def remove_key(name: str) -> None:
         SourceError: the file has none of this name, or cannot be read or written. It is
             left as it was.
     """
-    keys = read_keys_file()
-    if name not in keys or name.startswith("//"):
-        known = ", ".join(key for key in keys if not key.startswith("//")) or "none"
-        raise SourceError(str(keys_path()), f"has no key '{name}'. Its keys: {known}")
-    del keys[name]
-    _write_keys(keys)
+    with changing(keys_path(), adds=False):
+        keys = read_keys_file()
+        if name not in keys or name.startswith("//"):
+            known = ", ".join(key for key in keys if not key.startswith("//")) or "none"
+            raise SourceError(str(keys_path()), f"has no key '{name}'. Its keys: {known}")
+        del keys[name]
+        _write_keys(keys)
 
 
 def _write_keys(keys: dict[str, Any]) -> None:

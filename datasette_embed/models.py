@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .batch_sizes import cut_by_tokens
 from .errors import (
+    DimensionMismatchError,
     EmbedError,
     InvalidVectorError,
     MissingKeyError,
@@ -275,7 +276,8 @@ class EmbeddingModel(ABC):
         Raises:
             ValueError: bytes for a model of texts, or text for a model of bytes.
             ProviderError: the model failed, or returned another number of vectors than items.
-            InvalidVectorError: NaN, infinity or another length than ``dimensions``.
+            InvalidVectorError: NaN, infinity, or vectors of several lengths.
+            DimensionMismatchError: they have another length than ``dimensions``.
             MissingKeyError: it needs an API key and there is none.
         """
         from . import vectors as arithmetic
@@ -292,6 +294,9 @@ class EmbeddingModel(ABC):
             checked = arithmetic.as_vectors(rows, dimensions=self.dimensions)
         except InvalidVectorError as error:
             raise InvalidVectorError(f"{self.model_id}: {error.reason}") from error
+        except DimensionMismatchError as error:
+            expected, actual = error.expected, error.actual
+            raise DimensionMismatchError(expected, actual, self.model_id) from error
         return Batch(checked, tokens)
 
     def _embed_without_secrets(

@@ -15,7 +15,7 @@ from typing import Any
 from .errors import ConfigError, SourceError, UnknownModelError
 from .model_entries import ModelEntry, parse_model_entry
 from .settings import MODELS_FILE_NAME, models_file
-from .user_files import read_json, replace_text
+from .user_files import changing, read_json, replace_text
 
 #: Keys of an entry that its id is made of.
 _NAMING = ("provider", "model", "id", "dimensions", "base_url")
@@ -84,8 +84,9 @@ def add_model_entry(entry: ModelEntry) -> Path:
     Raises:
         SourceError: the file cannot be read or written. It is left as it was.
     """
-    kept = [found.value for found in read_models_file() if found.name != entry.resolved_id]
-    return _write([*kept, entry.as_json()])
+    with changing(models_file()):
+        kept = [found.value for found in read_models_file() if found.name != entry.resolved_id]
+        return _write([*kept, entry.as_json()])
 
 
 def remove_model_entry(name: str) -> str:
@@ -97,11 +98,12 @@ def remove_model_entry(name: str) -> str:
         UnknownModelError: the file has no such entry; it lists those it has.
         SourceError: the file cannot be read or written. It is left as it was.
     """
-    entries = read_models_file()
-    for found in entries:
-        if name == found.name or (found.entry and name in found.entry.aliases):
-            _write([other.value for other in entries if other is not found])
-            return found.name
+    with changing(models_file(), adds=False):
+        entries = read_models_file()
+        for found in entries:
+            if name == found.name or (found.entry and name in found.entry.aliases):
+                _write([other.value for other in entries if other is not found])
+                return found.name
     raise UnknownModelError(name, [found.name for found in entries])
 
 

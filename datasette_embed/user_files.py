@@ -1,8 +1,9 @@
 """Small files in a user's folder: read, and replaced whole.
 
 Layer 1: imports ``errors``. A file is replaced in one step, so that a reader never meets
-half of it; of two commands that change one at the same moment the last one wins. What the
-files mean is said elsewhere.
+half of it, and whoever changes what is in one does so inside ``changing``, so that of two
+commands at the same moment neither loses the other's change. What the files mean is said
+elsewhere.
 """
 
 from __future__ import annotations
@@ -10,11 +11,22 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from .errors import SourceError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where the last of two commands wins
+    fcntl = None  # type: ignore[assignment]
+
+#: How long a command waits for another one that is changing a file, which takes milliseconds.
+PATIENCE_SECONDS = 10.0
+_PAUSE_SECONDS = 0.01
 
 
 def read_json(path: Path, missing: Any) -> Any:
@@ -47,6 +59,52 @@ def read_line(path: Path) -> str | None:
         raise SourceError(
             str(path), f"cannot be read as text ({error}); mend or remove it"
         ) from error
+
+
+@contextmanager
+def changing(path: Path, *, adds: bool = True) -> Iterator[None]:
+    """Keep everybody else who comes through here from changing this file meanwhile.
+
+    What is read inside is what the change is made to. The folder itself is what is locked: it
+    needs no file more, and the system lets go of it however a process ends.
+
+    Args:
+        adds: make the folder if there is none; there is nothing in it to take away.
+
+    Raises:
+        SourceError: the folder cannot be used, or somebody else has been at it for too long.
+    """
+    folder = Path(os.path.realpath(path)).parent
+    if fcntl is None or not (adds or folder.exists()):
+        yield
+        return
+    try:
+        if adds:
+            folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise SourceError(str(path), f"cannot be written ({error})") from error
+    try:
+        _lock(handle, path)
+        yield
+    finally:
+        os.close(handle)  # and the lock with it
+
+
+def _lock(handle: int, path: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise SourceError(
+                    str(path), "is being changed by another command; try again when that has ended"
+                ) from error
+            time.sleep(_PAUSE_SECONDS)
+        except OSError:  # some network file systems lock no folders
+            return
 
 
 def replace_text(path: Path, text: str) -> None:

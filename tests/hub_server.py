@@ -24,6 +24,8 @@ class Hub:
         self.repositories: dict[str, Path] = {}
         self.gated: set[str] = set()
         self.commit = "1" * 40
+        #: Commit -> the repositories as they were then.
+        self.earlier: dict[str, dict[str, Path]] = {}
         self.is_down = False
         #: (method, path) of each request.
         self.requests: list[tuple[str, str]] = []
@@ -78,22 +80,24 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             kind, _, where = rest.partition("/")
             revision, _, file = where.partition("/")
-            if kind != "" and revision not in ("main", "v1", hub.commit):
+            folder = hub.earlier.get(revision, hub.repositories)[name]
+            commit = revision if revision in hub.earlier else hub.commit
+            if kind != "" and revision not in ("main", "v1", commit):
                 self._answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
             elif kind == "resolve":
-                self._file(hub, hub.repositories[name] / file)
+                self._file(commit, folder / file)
             elif kind == "tree":
-                self._json(_tree(hub.repositories[name]))
+                self._json(_tree(folder))
             else:
-                self._json({"id": name, "sha": hub.commit, "siblings": [], "private": False})
+                self._json({"id": name, "sha": commit, "siblings": [], "private": False})
 
-    def _file(self, hub: Hub, path: Path) -> None:
+    def _file(self, commit: str, path: Path) -> None:
         if not path.is_file():
             self._answer(404, b"", {"X-Error-Code": "EntryNotFound"})
             return
         content = path.read_bytes()
         etag = f'"{hashlib.sha256(content).hexdigest()}"'
-        self._answer(200, content, {"ETag": etag, "X-Repo-Commit": hub.commit})
+        self._answer(200, content, {"ETag": etag, "X-Repo-Commit": commit})
 
     def _json(self, value: Any) -> None:
         self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})

@@ -124,6 +124,9 @@ def test_models_page_fits_its_width_and_its_link_works(page: Any, demo_url: str)
     assert "all-MiniLM-L6-v2" in page.inner_text("table")
     overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(overflow) <= 0
+    empty = page.locator("td:visible").filter(has_not_text=re.compile(r"\S")).count()
+    is_phone = page.viewport_size == PHONE
+    assert (empty == 0) is is_phone  # there a label would stand before nothing
     page.get_by_text("try it in SQL").first.click()
     page.locator("td.col-similarity").wait_for()
     assert 0.3 < float(cells(page, "similarity")[0]) < 1

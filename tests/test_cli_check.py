@@ -88,7 +88,7 @@ def test_check_each_problem_names_what_to_run(db):
     )
     said = embed("check", db, expect=1)
     lines = said.stderr.splitlines()
-    assert "To add a model: datasette embed models register sentence-transformers NAME" in lines
+    assert "To add its model: datasette embed models register --id gone PROVIDER NAME" in lines
     assert (
         "docs: bring its rows back, or delete its vectors: "
         f"datasette embed collections delete {db} docs" in lines
@@ -96,6 +96,27 @@ def test_check_each_problem_names_what_to_run(db):
     (delete,) = [line for line in lines if line.startswith("To delete them: sqlite3 ")]
     execute(db, shlex.split(delete)[-1])
     assert query(db, "select count(*) from embeddings") == [(8,)]
+
+
+@pytest.mark.parametrize(
+    ("model_id", "command"),
+    [
+        ("onnx/intfloat/e5", "onnx intfloat/e5"),
+        ("sentence-transformers/a/b", "sentence-transformers a/b"),
+        ("ollama/nomic-embed-text", "ollama nomic-embed-text"),
+        # The name of a folder, of which the id does not say where it is.
+        ("onnx/mine", "--id onnx/mine onnx NAME"),
+        ("langchain/Chain", "--id langchain/Chain langchain NAME"),
+        ("somebody/embedding 1", "--id 'somebody/embedding 1' PROVIDER NAME"),
+    ],
+)
+def test_check_model_that_was_removed_names_its_own_provider(db, model_id, command):
+    """As far as its id tells, and never another one's."""
+    execute(db, f"update _embed_collections set model = '{model_id}'")
+    execute(db, f"update collections set model = '{model_id}'")
+    said = embed("check", db, expect=1)
+    assert f"To add its model: datasette embed models register {command}\n" in said.stderr
+    assert f"Unknown model: {model_id}. Known models: " in refused("search", db, "docs", "x")
 
 
 def test_check_other_version_of_the_model_names_sync(db, counting_model):

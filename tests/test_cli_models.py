@@ -60,6 +60,11 @@ def test_models_bad_input_one_line(counting_model, user_directory):
     error = refused(*REGISTER, " ")
     assert error == "model: must be text that is not blank, not ' '"
     assert "nope" in refused("models", "remove", "nope")
+    for name in ("minilm", BUNDLED):
+        error = refused("models", "remove", name)
+        assert error == f"{BUNDLED} comes with datasette-embed and cannot be removed"
+    error = refused("models", "remove", "count")
+    assert error.startswith("counting was not registered by a command, so none removes it: it")
     refused("models", "register", "somebody", "a/b", code=2)
     assert not user_directory.exists()
 
@@ -75,7 +80,8 @@ def test_models_register_folder_its_id_holds_no_path(tmp_path, monkeypatch, user
     assert entry["model"] == str(tmp_path / "one" / "mine")
     forget_registries()
     said = embed(*REGISTER, str(tmp_path / "two" / "mine"), "--lazy")
-    assert f"It takes the place of {tmp_path / 'one' / 'mine'}" in said.stderr
+    assert said.stderr.startswith("Replaced sentence-transformers/mine in ")
+    assert f"Before it was: sentence-transformers {tmp_path / 'one' / 'mine'}\n" in said.stderr
     forget_registries()
     assert str(tmp_path) not in embed("models", "list", "--json").stdout
 
@@ -110,6 +116,9 @@ def test_models_list_queries_all_must_match(counting_model):
         assert said.stdout == "CountingModel: counting (aliases: count)\n"
     assert embed("models", "list", "-q", "count", "--query", "minilm").stdout == ""
     assert json.loads(embed("models", "-q", "nope", "--json").stdout) == []
+    assert embed("models", "list", "-q", "nope").stderr == "No model matches 'nope'\n"
+    both = embed("models", "list", "-q", "count", "-q", "minilm")
+    assert both.stderr == "No model matches 'count' and 'minilm'\n"
 
 
 def test_models_list_class_of_a_plugin_for_llm_is_its_own(add_plugin):
@@ -211,6 +220,15 @@ def test_register_by_the_name_of_a_preset_and_remove():
     listed = embed("models", "list", "-q", "nomic").stdout
     assert listed == "OpenAIModel: ollama/nomic-embed-text (aliases: nomic)\n"
     assert "Removed ollama/nomic-embed-text" in embed("models", "remove", "nomic").stderr
+
+
+def test_remove_by_an_alias_of_the_users_own(llm_folder):
+    """One that was given later is a name of the entry like any other."""
+    embed("models", "register", "ollama", "nomic-embed-text", "--lazy")
+    forget_registries()
+    embed("models", "alias", "mine", "ollama/nomic-embed-text")
+    forget_registries()
+    assert "Removed ollama/nomic-embed-text" in embed("models", "remove", "mine").stderr
 
 
 def test_register_openais_own_model_is_there_already():

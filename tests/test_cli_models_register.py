@@ -117,6 +117,30 @@ def test_package_missing_refused_with_the_command_or_lazily_unavailable(written,
     assert "sentence-transformers/a/b is unavailable: " in embed("models", "list").stderr
 
 
+def test_registered_again_says_what_was_replaced(written):
+    """Numbers with their values; of texts and objects, which may be secret, the name."""
+    first = (*SENTENCES, "a/b", "-a", "ab", "--lazy")
+    said = embed(*first, "-o", "truncate_dim", "8", "-o", "query_prompt", "secret: ")
+    assert said.stderr.startswith("Registered sentence-transformers/a/b in ")
+    forget_registries()
+    said = embed(*first)
+    assert said.stderr.startswith("Replaced sentence-transformers/a/b in ")
+    before = "sentence-transformers a/b, alias ab, truncate_dim 8, query_prompt"
+    assert said.stderr.endswith(f"\nBefore it was: {before}\n")
+    forget_registries()
+    assert embed(*first).stderr.endswith("\nIt was the same before.\n")
+    assert len(written()) == 1
+
+
+@pytest.mark.parametrize("name", ["./nofolder", "nofolder/in/here"])
+def test_folder_that_is_not_there_is_said(written, tmp_path, monkeypatch, name):
+    """Not that a file of it is missing; lazily it is written down with its whole path."""
+    monkeypatch.chdir(tmp_path)
+    error = refused("models", "register", "onnx", name)
+    assert f": there is no folder {tmp_path / name if name[0] == '.' else name}. Nothing" in error
+    assert written() == []
+
+
 # Tried
 
 

@@ -45,6 +45,17 @@ def test_search_json_is_the_exact_ranking(db, counting_model):
     assert db.read_bytes() == before
 
 
+@pytest.mark.parametrize("dimensions", [8, None])
+def test_search_and_sync_model_of_another_length_named(db, counting_model, dimensions):
+    """With both lengths, whether the model or the collection has told the right one."""
+    counting_model.embed_batch = lambda items: [[1.0] * 4] * len(items)
+    counting_model.dimensions = dimensions
+    words = "counting: a vector has 4 dimensions instead of 8. Was it made by another model, or"
+    assert words in refused("search", db, "docs", "some words")
+    execute(db, "insert into docs values (20, 'new')")
+    assert words in refused("sync", db, "docs")
+
+
 def test_search_table_on_stdout_nothing_on_stderr(db):
     """Ten hits by default, in columns."""
     said = embed("search", db, "docs", "some words")

@@ -599,7 +599,11 @@ def test_embed_multi_bad_entry_in_second_batch_first_is_kept(docs, path, model):
     ("change", "error", "words"),
     [
         (lambda vectors: vectors[:-1], ProviderError, "returned 1 vectors for 2 items"),
-        (lambda vectors: [v[:4] for v in vectors], DimensionMismatchError, "8 and 4 dimensions"),
+        (
+            lambda vectors: [v[:4] for v in vectors],
+            DimensionMismatchError,
+            "4 dimensions instead of 8",
+        ),
         (lambda vectors: [vectors[0], vectors[1][:4]], InvalidVectorError, "4 dimensions where"),
         (lambda vectors: [vectors[0], [math.nan] * 8], InvalidVectorError, "row 1: NaN"),
         (lambda vectors: [vectors[0], None], InvalidVectorError, "row 1"),
@@ -853,7 +857,7 @@ def test_similar_id_stored_as_blob_kills_no_search(docs, path):
 @pytest.mark.parametrize(
     ("vector", "error", "words"),
     [
-        ([1.0] * 4, DimensionMismatchError, "vectors of 8 and 4 dimensions"),
+        ([1.0] * 4, DimensionMismatchError, "counting: a vector has 4 dimensions instead of 8"),
         ([0.0] * 8, InvalidVectorError, "zero, or has NaN"),
         ([math.nan] * 8, InvalidVectorError, "zero, or has NaN"),
         ([math.inf] * 8, InvalidVectorError, "zero, or has NaN"),

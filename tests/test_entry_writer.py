@@ -192,7 +192,9 @@ def test_write_model_of_unknown_dimensions_learns_them_once(store, path):
     writer.write(rows_of(("1", "a")), store=False, key=None)
     assert query(path, "select dimensions from _embed_collections") == [(8,)]
     writer.write(rows_of(("2", "a")), store=False, key=None)  # known: no call
-    with pytest.raises(DimensionMismatchError, match="vectors of 8 and 4 dimensions"):
+    with pytest.raises(
+        DimensionMismatchError, match="counting: a vector has 4 dimensions instead of 8"
+    ):
         writer.write(rows_of(("3", "b")), store=False, key=None)
     assert set(stored(path)) == {"1", "2"}
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.checkpoints import write_bert
 from tests.hub_server import running_hub
 from tests.test_providers_onnx import GOLDEN, TEXTS, TINY, write
 
@@ -53,9 +54,9 @@ def hub(tmp_path):
 def load(hub, tmp_path):
     """Load a model in a process of its own; returns what it found, with its stderr."""
 
-    def load(name="org/tiny", environment=(), **options):
+    def load(name="org/tiny", environment=(), script=SCRIPT, **options):
         done = subprocess.run(
-            [sys.executable, "-c", SCRIPT, json.dumps([TEXTS, name, options])],
+            [sys.executable, "-c", script, json.dumps([TEXTS, name, options])],
             env={
                 **{k: v for k, v in os.environ.items() if not k.startswith("HF_")},
                 "HF_ENDPOINT": hub.url,
@@ -230,3 +231,34 @@ def test_load_weights_in_a_file_of_their_own(hub, load):
     assert found["message"] == (
         "m: model.onnx needs the file model.onnx_data beside it, which is missing"
     )
+
+
+SENTENCE_TRANSFORMERS = """
+import json, sys
+from datasette_embed.providers.sentence_transformers import SentenceTransformersModel
+texts, name, options = json.loads(sys.argv[1])
+model = SentenceTransformersModel(name, model_id="m", device="cpu", **options)
+before = model.fingerprint
+vectors = model.embed_checked(texts).vectors.tolist()
+print(json.dumps({"vectors": vectors, "fingerprints": [before, model.fingerprint]}))
+"""
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("has_own_cache", [False, True])
+def test_sentence_transformers_stays_with_the_files_it_has(hub, load, tmp_path, has_own_cache):
+    """A hub that moves on changes no vectors of a name, nor what a fingerprint calls them."""
+    cache = {"SENTENCE_TRANSFORMERS_HOME": str(tmp_path / "own")} if has_own_cache else {}
+    hub.repositories["org/tiny"] = write_bert(tmp_path / "first")
+    first = load(script=SENTENCE_TRANSFORMERS, environment=cache)
+    assert "model.safetensors" in hub.downloaded
+    hub.earlier[hub.commit] = dict(hub.repositories)
+    hub.commit = "2" * 40
+    hub.repositories["org/tiny"] = write_bert(tmp_path / "second", normalize=False)
+    hub.requests.clear()
+    again = load(script=SENTENCE_TRANSFORMERS, environment=cache)
+    assert hub.downloaded == set()
+    assert np.allclose(again["vectors"], first["vectors"], atol=1e-6)
+    assert first["fingerprints"] == again["fingerprints"] == ["m@org/tiny"] * 2
+    offline = load(script=SENTENCE_TRANSFORMERS, environment={**cache, "HF_HUB_OFFLINE": "1"})
+    assert np.allclose(offline["vectors"], first["vectors"], atol=1e-6)

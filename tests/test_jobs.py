@@ -14,6 +14,7 @@ from datasette_embed.chosen_rows import ChosenRows
 from datasette_embed.collection_setup import ensure_collection
 from datasette_embed.database import open_database, sqlite3
 from datasette_embed.errors import (
+    CallRefusedError,
     DatabaseLockedError,
     DimensionMismatchError,
     JobStateError,
@@ -153,6 +154,24 @@ def test_run_model_revised_everything_again(db, model):
     assert outcome.counts.embedded == 10
     assert run_job(db, model).counts.unchanged == 10
     assert query(db, "select fingerprint from _embed_collections") == [("counting@2",)]
+
+
+def test_run_model_revised_that_cannot_be_loaded_leaves_all_as_it_was(db, model):
+    """The folder of its weights is not mounted, for example: nothing is to be embedded again."""
+    run_job(db, model)
+    before = query(db, "select fingerprint, rebuilding from _embed_collections")
+    model.revision = "2"
+    model.warm = lambda: fail(CallRefusedError("counting", "its folder is not there"))
+    with pytest.raises(CallRefusedError, match="its folder is not there"):
+        run_job(db, model)
+    assert job_row(db) == ("failed", "counting: its folder is not there")
+    assert query(db, "select fingerprint, rebuilding from _embed_collections") == before
+    model.revision, model.warm = None, lambda: None
+    assert run_job(db, model).counts.unchanged == 10
+
+
+def fail(error):
+    raise error
 
 
 def test_run_model_revised_and_interrupted_goes_on_where_it_was(db):
@@ -322,10 +341,12 @@ def test_run_other_dimensions_than_stored_job_fails(db):
     execute(db, "insert into docs values (20, 'new')")
     model = FailingModel(dimensions=None)
     model.change = lambda items, vectors: [vector[:4] for vector in vectors]
-    with pytest.raises(DimensionMismatchError, match="8 and 4 dimensions"):
+    with pytest.raises(
+        DimensionMismatchError, match="counting: a vector has 4 dimensions instead of 8"
+    ):
         run_job(db, model)
     assert job_row(db)[0] == "failed"
-    assert "8 and 4 dimensions" in job_row(db)[1]
+    assert "counting: a vector has 4 dimensions instead of 8" in job_row(db)[1]
     assert stored(db) == expected(ROWS)
 
 

@@ -154,8 +154,16 @@ def test_items_of_wrong_type_refused_before_the_call(item, words):
         ([[1.0] * 8] * 3, ProviderError, "returned 3 vectors for 2 items"),
         (iter([[1.0] * 8]), ProviderError, "returned 1 vectors for 2 items"),
         (Batch(np.ones((1, 8))), ProviderError, "returned 1 vectors for 2 items"),
-        ([[1.0] * 4] * 2, DimensionMismatchError, "vectors of 8 and 4 dimensions"),
-        (Batch(np.ones((2, 9))), DimensionMismatchError, "vectors of 8 and 9 dimensions"),
+        (
+            [[1.0] * 4] * 2,
+            DimensionMismatchError,
+            "counting: a vector has 4 dimensions instead of 8",
+        ),
+        (
+            Batch(np.ones((2, 9))),
+            DimensionMismatchError,
+            "counting: a vector has 9 dimensions instead of 8",
+        ),
         ([[1.0] * 8, [math.nan] * 8], InvalidVectorError, "counting: row 1: NaN"),
         ([[1.0] * 8, [1e300] * 8], InvalidVectorError, "counting: row 1: .*float32"),
         ([[1.0] * 8, ["a"] * 8], InvalidVectorError, "counting: row 1: not a list of numbers"),

@@ -224,6 +224,17 @@ def test_export_extra_absent_error_names_the_command(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.torch
+def test_export_by_a_package_that_would_run_the_code_of_a_model_refused(tmp_path, monkeypatch):
+    """As where the model is used: before version 6 the code of a folder was run unasked."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("sentence_transformers")
+    monkeypatch.setattr("sentence_transformers.__version__", "5.9.1")
+    with pytest.raises(CallRefusedError, match="5.9.1 would run the code .*Run: pip install -U"):
+        export_onnx(str(TINY), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture(scope="module")
 def minilm(tmp_path_factory):
     """The real all-MiniLM-L6-v2, exported by the command."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -32,7 +33,8 @@ llm = pytest.importorskip("llm", reason="needs the extra llm")
 
 from llm.plugins import load_plugins, pm  # noqa: E402
 
-from datasette_embed.providers.llm_plugins import plugin_models  # noqa: E402
+from datasette_embed.providers import llm_plugins  # noqa: E402
+from datasette_embed.providers.llm_plugins import PluginModel, plugin_models  # noqa: E402
 
 pytestmark = pytest.mark.adapters
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -470,6 +472,73 @@ def test_keys_of_threads_do_not_mix_in_an_old_plugin(add_llm_plugin):
         list(executor.map(embed, range(4)))
     assert sorted(plugin.seen) == [(f"{n}", f"key-of-{n}", f"key-of-{n}") for n in range(4)]
     assert plugin.key is None
+
+
+class Crowded(Gated):
+    """Counts who is in it at once."""
+
+    running = most = 0
+
+    def embed_batch(self, items):
+        self.running += 1
+        self.most = max(self.most, self.running)
+        yield from super().embed_batch(items)
+        self.running -= 1
+
+
+def test_two_wrappers_of_one_object_take_turns(add_llm_plugin):
+    """It has its own name, one from an entry, and is in the registry of each site."""
+    plugin = Crowded()
+    plugin.key = "set-by-author"
+    add_llm_plugin(Plugin((plugin, ())))
+    named = open_model(ModelEntry("llm", "gated", model_id="mine"))
+    first, other = (build_registry(Settings()).get("gated") for _ in range(2))
+    barrier = threading.Barrier(3)
+
+    def embed(number):
+        barrier.wait(30)
+        (first, named, other)[number].embed(f"{number}", key=f"key-of-{number}")
+
+    with ThreadPoolExecutor(3) as executor:
+        list(executor.map(embed, range(3)))
+    assert plugin.most == 1
+    assert sorted(plugin.seen) == [(f"{n}", f"key-of-{n}", f"key-of-{n}") for n in range(3)]
+    assert plugin.key == "set-by-author"
+
+
+def test_wrapped_during_a_call_the_key_of_that_call_is_not_its_own(add_llm_plugin):
+    """A site that starts while another one embeds takes no key of its visitors."""
+    kept = []
+
+    class Wrapped(Old):
+        def embed_batch(self, items):
+            kept.append(plugin_models().find("wrapped").key)
+            return super().embed_batch(items)
+
+    add_llm_plugin(Plugin((Wrapped("wrapped"), ())))
+    plugin_models().find("wrapped").embed("a", key="given-one")
+    assert kept == [None]
+
+
+def test_turns_are_forgotten_with_their_objects():
+    """Plugins may make new objects each time; one that cannot be referred to has its own."""
+
+    class Slots:
+        __slots__ = ("key", "model_id")
+
+        def __init__(self):
+            self.model_id, self.key = "slots", "own"
+
+        def embed_batch(self, items):
+            return [vector_of(item) for item in items]
+
+    before = len(llm_plugins._turns)
+    wrappers = [PluginModel(Old()) for _ in range(3)]
+    assert len(llm_plugins._turns) == before + 3
+    assert PluginModel(Slots()).key == "own"
+    del wrappers
+    gc.collect()
+    assert len(llm_plugins._turns) == before
 
 
 def test_calls_of_a_service_that_takes_keys_run_at_once(add_llm_plugin):

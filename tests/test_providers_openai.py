@@ -494,7 +494,7 @@ def test_nan_refused(server, model):
 def test_other_dimensions_than_asked_refused(server):
     """A server that ignores the length is found out."""
     server.script = [Fault(kind="dimensions", dimensions=3)]
-    with pytest.raises(DimensionMismatchError, match="vectors of 5 and 3 dimensions"):
+    with pytest.raises(DimensionMismatchError, match="a vector has 3 dimensions instead of 5"):
         call(make(server, dimensions=5))
 
 

@@ -170,7 +170,7 @@ def test_job_other_dimensions_than_before_fails(db, server):
     server.script = [None, Fault(kind="dimensions", dimensions=5)]
     status, reason = ended(db, make(server))
     assert status == "failed"
-    assert "8 and 5 dimensions" in reason
+    assert "a vector has 5 dimensions instead of 8" in reason
     assert {len(blob) for blob in stored(db).values()} == {8 * 4}
 
 

@@ -28,7 +28,7 @@ from datasette_embed.providers.sentence_transformers import SentenceTransformers
 from datasette_embed.registry import forget_registries, get_registry
 from tests.checkpoints import modules, write_bert
 from tests.contracts import EmbeddingModelContract
-from tests.storage import embed, make_docs, query, run_job
+from tests.storage import embed, make_docs, query, refused, run_job
 
 
 def opened(folder: Path, **options: Any) -> EmbeddingModel:
@@ -95,12 +95,20 @@ class TestSentenceTransformersModel(EmbeddingModelContract):
         assert model.read(["dog zebra"])[0].unknown_tokens == 1
 
     def test_embed_no_such_model_provider_error(self, tmp_path):
-        """A folder that is none fails with our error and its cause, each time."""
+        """A folder without one fails with our error and its cause, each time."""
+        (tmp_path / "none").mkdir()
         model = SentenceTransformersModel(str(tmp_path / "none"), model_id="none")
         for _ in range(2):
             with pytest.raises(ProviderError, match="^none: ") as caught:
                 model.embed("x")
             assert caught.value.__cause__ is not None
+
+    def test_embed_folder_that_is_not_there_said(self, tmp_path):
+        """Without the path, which is for whoever may read the log."""
+        model = SentenceTransformersModel(str(tmp_path / "none"), model_id="none")
+        with pytest.raises(CallRefusedError, match="^none: its folder is not there$") as caught:
+            model.embed("x")
+        assert caught.value.detail == f"none: there is no folder {tmp_path / 'none'}"
 
     def test_max_tokens_given_is_what_it_reads(self, tiny_bert):
         """A longer text has the vector of its beginning, and is told to be too long."""
@@ -358,7 +366,7 @@ def test_sentence_transformers_fingerprint_names_the_weights():
     assert fingerprint("org/a") == "mine@org/a"
     assert fingerprint("org/a", truncate_dim=64) == "mine@org/a:64d"
     assert fingerprint("a") == fingerprint("sentence-transformers/a") == "mine@a"
-    different = ["org/a", "org/b", "/x/a", "/y/a", "C:\\x\\a"]
+    different = ["org/a", "org/b", "/x/a", "/x/b", "C:\\x\\c"]
     assert len({fingerprint(model) for model in different}) == len(different)
 
 
@@ -382,6 +390,129 @@ def test_sentence_transformers_fingerprint_of_a_folder_holds_no_path():
     found = fingerprint("/srv/models/mini")
     assert found.startswith("mine@mini-")
     assert "srv" not in found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder laid out as a model's, with a large file of weights."""
+    folder = tmp_path / "mini"
+    for name, content in {
+        "modules.json": b"[]",
+        "config.json": b"{}",
+        "vocab.txt": b"a",
+        "model.safetensors": bytes(range(256)) * 16 * 1024,
+        "1_Pooling/config.json": b"{}",
+        "2_Dense/pytorch_model.bin": b"dense",
+        "onnx/model.onnx": b"graph",
+        "checkpoint-5/model.safetensors": b"earlier",
+        "README.md": b"# Mini",
+        "training_args.bin": b"arguments",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "modules.json",
+        "config.json",
+        "vocab.txt",
+        "model.safetensors",
+        "1_Pooling/config.json",
+        "2_Dense/pytorch_model.bin",
+        "own_module.py",
+    ],
+)
+def test_sentence_transformers_fingerprint_changes_with_each_file_that_is_read(folder, name):
+    """Other weights under the path of the old ones are another vector space."""
+    before = fingerprint(str(folder))
+    path = folder / name
+    content = path.read_bytes() if path.exists() else b"x"
+    # Weights that were trained further have the length of the old ones.
+    path.write_bytes(bytes(byte ^ 1 for byte in content))
+    assert fingerprint(str(folder)) != before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.md",
+        "onnx/model.onnx",
+        "openvino/openvino_model.xml",
+        "checkpoint-5/model.safetensors",
+        "training_args.bin",
+        ".cache/huggingface/x.json",
+    ],
+)
+def test_sentence_transformers_fingerprint_stays_with_what_is_not_read(folder, name):
+    """A card that is written later makes no collection outdated."""
+    before = fingerprint(str(folder))
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(b"other")
+    assert fingerprint(str(folder)) == before
+
+
+def test_sentence_transformers_fingerprint_of_another_backend_has_its_graph(folder):
+    """It is the graph that is run."""
+    before = fingerprint(str(folder), backend="onnx")
+    (folder / "onnx" / "model.onnx").write_bytes(b"other")
+    assert fingerprint(str(folder), backend="onnx") != before
+
+
+def test_sentence_transformers_fingerprint_stays_when_the_folder_is_moved(folder, tmp_path):
+    """The same weights elsewhere make no collection outdated."""
+    before = fingerprint(str(folder))
+    (tmp_path / "elsewhere").mkdir()
+    moved = folder.rename(tmp_path / "elsewhere" / "mini")
+    assert fingerprint(str(moved)) == before
+
+
+def test_sentence_transformers_registering_reads_nothing_of_the_folder(folder, monkeypatch):
+    """A site with many models starts as fast as one with none; what is asked for is read."""
+    opened_files = []
+    original = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, *args: opened_files.append(path) or original(path, *args)
+    )
+    model = opened(folder)
+    assert (model.model_id, str(model), opened_files) == (
+        "tiny",
+        "SentenceTransformersModel: tiny",
+        [],
+    )
+    assert model.fingerprint.startswith("tiny@mini-")
+    assert folder / "model.safetensors" in opened_files
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("default")
+def test_sentence_transformers_fingerprint_is_of_the_weights_that_are_loaded(tmp_path):
+    """Before it is loaded the folder's, after that no other's until it is loaded again."""
+    folder = write_bert(tmp_path)
+    model = opened(folder)
+    before = model.fingerprint
+    weights = next(folder.rglob("*.safetensors"))
+    change_weights(weights)
+    changed = model.fingerprint
+    assert changed != before
+    vector = model.embed("a dog")
+    change_weights(weights)
+    assert model.fingerprint == changed
+    again = opened(folder)
+    assert not np.allclose(again.embed("a dog"), vector, atol=1e-4)
+    assert again.fingerprint != changed
+
+
+def change_weights(path: Path) -> None:
+    """Write other weights of the same shape."""
+    from safetensors.torch import load_file, save_file
+
+    found = load_file(path)
+    name = next(name for name in found if "word_embeddings" in name)
+    found[name] = found[name].roll(1, dims=0) * 1.5
+    save_file(found, path, metadata={"format": "pt"})
 
 
 DOCS = {"1": "dog", "2": "cat ball", "3": "one two three four", "4": "much longer text", "5": "ten"}
@@ -466,3 +597,30 @@ def test_job_of_a_collection_made_before_its_model_was_loaded(dot_model, tmp_pat
     assert dot_model.dimensions is None
     assert run_job(path, dot_model).status is JobStatus.FINISHED
     assert query(path, "select metric, dimensions from _embed_collections") == [("dot", 16)]
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("default")
+def test_collection_of_a_folder_with_other_weights_is_outdated_and_mended(tmp_path):
+    """Moved, the folder is the same model; its weights exchanged, no vectors are mixed."""
+
+    def register(folder):
+        entry = {"provider": "sentence-transformers", "model": str(folder), "id": "tiny"}
+        add_model_entry(parse_model_entry({**entry, "device": "cpu"}, "models[0]"))
+        forget_registries()
+
+    folder = write_bert(tmp_path)
+    register(folder)
+    db = make_docs(tmp_path / "data.db", [(int(key), body) for key, body in DOCS.items()])
+    embed("create", db, "docs", "--columns", "body", "--model", "tiny")
+    before = query(db, "select embedding from embeddings")
+    (tmp_path / "elsewhere").mkdir()
+    folder = folder.rename(tmp_path / "elsewhere" / folder.name)
+    register(folder)
+    assert len(json.loads(embed("search", db, "docs", "dog", "--json").stdout)) == 5
+    change_weights(next(folder.rglob("*.safetensors")))
+    forget_registries()
+    assert "was embedded with another version of its model" in refused("search", db, "docs", "dog")
+    embed("sync", db, "docs")
+    assert not set(query(db, "select embedding from embeddings")) & set(before)
+    assert len(json.loads(embed("search", db, "docs", "dog", "--json").stdout)) == 5

@@ -141,7 +141,7 @@ def test_nearest_k_below_one_refused(conn, k):
 def test_nearest_other_dimensions_refused(conn):
     """Both lengths are named."""
     store, record = fill(conn, [("a", encode([1.0, 0.0]))])
-    with pytest.raises(DimensionMismatchError, match="vectors of 2 and 3 dimensions"):
+    with pytest.raises(DimensionMismatchError, match="a vector has 3 dimensions instead of 2"):
         nearest(store, record, encode([1.0, 0.0, 0.0]), 5)
     for blob in (b"", b"abc"):
         with pytest.raises(InvalidVectorError, match="blob|bytes"):

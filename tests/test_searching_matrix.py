@@ -247,7 +247,7 @@ def test_nearest_bad_arguments_as_the_scan(loaded):
     for k in (0, -1):
         with pytest.raises(ValueError, match=f"k must be at least 1, not {k}"):
             loaded.search.nearest(loaded.record, good, k)
-    with pytest.raises(DimensionMismatchError, match="vectors of 6 and 2 dimensions"):
+    with pytest.raises(DimensionMismatchError, match="a vector has 2 dimensions instead of 6"):
         loaded.search.nearest(loaded.record, encode([1.0, 2.0]), 5)
     for blob in (b"", b"odd"):
         with pytest.raises(InvalidVectorError, match="blob|bytes"):

@@ -319,7 +319,7 @@ def test_nearest_bad_question_refused(files):
     conn = files.make()
     matrices, store = SharedMatrices(10**6), Store(conn)
     record = store.get_collection("c")
-    with pytest.raises(DimensionMismatchError, match="4 and 5 dimensions"):
+    with pytest.raises(DimensionMismatchError, match="m: a vector has 5 dimensions instead of 4"):
         matrices.nearest(FileKey("a.db"), store, record, encode([1.0] * 5), 3)
     with pytest.raises(ValueError, match="k must be at least 1, not 0"):
         matrices.nearest(FileKey("a.db"), store, record, files.blob(), 0)

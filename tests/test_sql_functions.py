@@ -15,6 +15,7 @@ import pytest
 
 from datasette_embed import sql_functions
 from datasette_embed.errors import (
+    DimensionMismatchError,
     EmbedError,
     ProviderError,
     UnknownModelError,
@@ -102,6 +103,15 @@ def test_register_every_name_and_number_of_arguments(conn):
         "select name, narg from pragma_function_list where name like 'llm_embed%' and not builtin"
     )
     assert set(rows) == NAMES
+
+
+def test_llm_embed_vector_of_another_length_than_said_names_the_model(embed, model):
+    """And both lengths: the model is wrong, not the query."""
+    model.embed_batch = lambda items: [[1.0] * 4] * len(items)
+    with pytest.raises(
+        DimensionMismatchError, match="^counting: a vector has 4 dimensions instead of 8. Was it"
+    ):
+        embed("count", "dog")
 
 
 def test_llm_embed_blob_of_the_query_vector(conn):

@@ -100,10 +100,20 @@ async def test_page_lists_the_models_and_links_to_json(make_datasette, counting_
     assert response.status_code == 200
     rows = rows_of(response.text)
     assert [row for row in rows if row[0] not in OPENAI] == [
-        ["counting", "count", "8", "", "on this server", "", "available, try it in SQL"],
+        [
+            "counting",
+            "count",
+            "text and images",
+            "8",
+            "",
+            "on this server",
+            "",
+            "available, try it in SQL",
+        ],
         [
             BUNDLED,
             "minilm, default",
+            "text",
             "384",
             "256 tokens",
             "on this server",
@@ -111,10 +121,11 @@ async def test_page_lists_the_models_and_links_to_json(make_datasette, counting_
             "available, try it in SQL",
         ],
     ]
-    assert [row[:6] for row in rows if row[0] == "text-embedding-3-small-512"] == [
+    assert [row[:7] for row in rows if row[0] == "text-embedding-3-small-512"] == [
         [
             "text-embedding-3-small-512",
             "3-small-512",
+            "text",
             "512",
             "8191 tokens",
             "at its provider",
@@ -197,8 +208,8 @@ async def test_page_price_column_when_a_model_costs(make_datasette, add_plugin):
     paid.price_per_million_tokens, paid.is_local = 0.02, False
     add_plugin(ModelsPlugin((paid, ())))
     page = (await make_datasette().client.get("/-/embed/models")).text
-    assert rows_of(page)[0][4:6] == ["at its provider", "$0.02 per million tokens"]
-    assert rows_of(page)[1][5] == ""
+    assert rows_of(page)[0][5:7] == ["at its provider", "$0.02 per million tokens"]
+    assert rows_of(page)[1][6] == ""
 
 
 @pytest.mark.asyncio

@@ -15,6 +15,8 @@ import click
 from ..amounts import rows_text
 from ..database import open_database, sqlite3, write_transaction
 from ..health import NOT_NOTED, ORPHANED, WATCHED, Problem, find_problems, mark_for_repair
+from ..model_entries import PROVIDERS
+from ..presets import PRESETS
 from ..records import CollectionRecord
 from ..registry import get_registry
 from ..store import Store
@@ -120,9 +122,22 @@ def _remedies(db: str, problem: Problem, records: dict[str, CollectionRecord]) -
         yield f"To watch it from here: {command_text('watch', db, name)}"
         yield f"To end its watch: {command_text('unwatch', db, name)}"
     elif problem.message.startswith("its model"):
-        yield f"To add a model: {command_text('models register', 'sentence-transformers', 'NAME')}"
+        yield f"To add its model: {_registering(records[name].model_id)}"
     elif problem.message.startswith("its rows"):
         again = command_text("collections delete", db, name)
         yield f"{name}: bring its rows back, or delete its vectors: {again}"
     else:
         yield f"To embed it again: {command_text('sync', db, name)}"
+
+
+def _registering(model_id: str) -> str:
+    """Return the command that registers a model of this id, as far as an id tells.
+
+    Of a folder and of an import path it tells the last part only, and of a model with an id
+    of its own nothing.
+    """
+    provider, _, name = model_id.partition("/")
+    if provider in PRESETS or (provider in PROVIDERS and "/" in name):
+        return command_text("models register", provider, name)
+    provider = provider if name and provider in PROVIDERS else "PROVIDER"
+    return command_text("models register", provider, "NAME", id=model_id)

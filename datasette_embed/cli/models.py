@@ -10,14 +10,17 @@ from typing import Any
 import click
 from click_default_group import DefaultGroup
 
+from ..errors import UnknownModelError
 from ..llm_files import aliases_path, read_aliases, remove_alias, write_alias
 from ..model_names import (
     DEFAULT_ALIAS,
     get_default_embedding_model,
     set_default_embedding_model,
 )
-from ..models_file import remove_model_entry
+from ..models import EmbeddingModel
+from ..models_file import read_models_file, remove_model_entry
 from ..providers.adapted import AdaptedModel
+from ..providers.bundled import BundledModel
 from ..registry import RegisteredModel, Registry, get_registry
 from .arguments import as_json
 from .export_onnx import export_onnx_command
@@ -50,6 +53,8 @@ def list_(queries: tuple[str, ...], as_json: bool) -> None:
     for entry in entries if not as_json else ():
         aliases = f" (aliases: {', '.join(entry.aliases)})" if entry.aliases else ""
         print_line(f"{entry.model}{aliases}")
+    if queries and not entries:
+        say(f"No model matches {' and '.join(repr(query) for query in queries)}")
     for name, reason in registry.unavailable.items():
         if not queries or any(name == entry.model.model_id for entry in entries):
             say(f"{name} is unavailable: {reason}")
@@ -116,8 +121,32 @@ def alias(alias: str, model: str | None, remove: bool) -> None:
 @click.argument("name")
 def remove(name: str) -> None:
     """Remove a registered model by its id or alias; its collections are left alone."""
-    model_id = remove_model_entry(name)
+    try:
+        model_id = remove_model_entry(name)
+    except UnknownModelError:
+        holder = get_registry().find(name)
+        if holder is None:
+            raise
+        model_id = _remove_holder(name, holder)
     say(f"Removed {model_id}. Collections made with it can still be read in SQL.")
+
+
+def _remove_holder(name: str, holder: EmbeddingModel) -> str:
+    """Remove the model that a name means without being one of its entry's; return its id.
+
+    Raises:
+        click.ClickException: it is there without having been registered.
+    """
+    if any(found.name == holder.model_id for found in read_models_file()):
+        return remove_model_entry(holder.model_id)
+    if isinstance(holder, BundledModel):
+        raise click.ClickException(
+            f"{holder.model_id} comes with datasette-embed and cannot be removed"
+        )
+    raise click.ClickException(
+        f"{holder.model_id} was not registered by a command, so none removes it: it comes with a "
+        "package or a plugin, or from plugin config"
+    )
 
 
 def _described(entry: RegisteredModel, unavailable: dict[str, str]) -> dict[str, Any]:

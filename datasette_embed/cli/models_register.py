@@ -5,6 +5,7 @@ Layer 11: the words around ``model_entries``, ``models_file`` and ``registry``.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def register(
     NAME is what the provider calls it: a hub name, a folder, an import path. It is loaded or
     called once with a short text, unless --lazy is given, and registered if that works.
     """
-    if provider in _FOLDERS and Path(name).is_dir():
+    if provider in _FOLDERS and (name.startswith(".") or Path(name).is_dir()):
         name = str(Path(name).resolve())  # a server may run in another folder
     given: dict[str, Any] = {"provider": provider, "model": name, "aliases": aliases}
     given |= {"id": model_id} if model_id is not None else {}
@@ -76,10 +77,9 @@ def register(
         raise missing
     said = _lazily(missing) if lazy else _tried(model)
     path = add_model_entry(entry)
-    say(f"Registered {entry.resolved_id} in {path}. {said}")
+    say(f"{'Replaced' if replaced else 'Registered'} {entry.resolved_id} in {path}. {said}")
     for known in replaced:
-        if known.entry is not None and known.entry.model != entry.model:
-            say(f"It takes the place of {known.entry.model}, which had this id.")
+        say(_before(known.entry, entry))
 
 
 #: Begins the names of what is wrong with an entry, and is no word for whoever typed options.
@@ -129,6 +129,21 @@ def _check_names(registry: Registry, entry: ModelEntry) -> list[FileEntry]:
     if holder is not None and not replaced and not is_llms:
         raise click.ClickException(f"{entry.resolved_id} is there already, without registering")
     return replaced
+
+
+def _before(known: ModelEntry | None, entry: ModelEntry) -> str:
+    """Say what had the id until now; of texts and objects, which may be long, the name only."""
+    if known is None:
+        return "What had this id before could not be used."
+    if known == entry:
+        return "It was the same before."
+    told = [f"{known.provider} {known.model}"]
+    told += [f"alias {alias}" for alias in known.aliases]
+    told += [
+        f"{name} {json.dumps(value)}" if isinstance(value, int | float) else name
+        for name, value in known.options.items()
+    ]
+    return f"Before it was: {', '.join(told)}"
 
 
 def _lazily(missing: EmbedError | None) -> str:

@@ -60,11 +60,35 @@ def fetch(model_id: str, name: str, *, file: str | None, revision: str | None) -
     return folder
 
 
-def _cached_commit(hub: Any, repository: str, revision: str | None) -> str | None:
+def cached_commit(name: str, revision: str | None, cache: str | None = None) -> str | None:
+    """Return the commit of which something of this model is in the cache, else None.
+
+    Nothing is asked of the hub.
+
+    Args:
+        cache: its folder, for a library that has one of its own; None for the usual one.
+    """
+    try:
+        import huggingface_hub as hub
+    except ImportError:
+        return None
+    # Some names without an owner are models of nobody's: bert-base-uncased.
+    repositories = (name,) if "/" in name else (f"{DEFAULT_OWNER}/{name}", name)
+    found = (_cached_commit(hub, name, revision, cache) for name in repositories)
+    return next((commit for commit in found if commit), None)
+
+
+def _cached_commit(
+    hub: Any, repository: str, revision: str | None, cache: str | None = None
+) -> str | None:
     """Return the commit of which something is in the cache, None if there is nothing."""
     try:
         found = hub.snapshot_download(
-            repository, revision=revision, local_files_only=True, allow_patterns=[]
+            repository,
+            revision=revision,
+            cache_dir=cache,
+            local_files_only=True,
+            allow_patterns=[],
         )
     except (hub.utils.LocalEntryNotFoundError, hub.utils.HFValidationError):
         return None

@@ -11,9 +11,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -28,6 +30,48 @@ ORIGIN = "llm"
 #: Our own plugin for LLM.
 _OURS = "datasette_embed.adapters.llm"
 
+
+@dataclass
+class _Turn:
+    """What all wrappers of one plugin's object share: whose turn it is, and its own key."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    key: str | None = None
+
+
+#: ``id`` of an object of a plugin -> a reference that lets go of it, and its turn.
+_turns: dict[int, tuple[weakref.ref[Any], _Turn]] = {}
+_turns_lock = threading.Lock()
+
+
+def _turn_of(wrapped: Any) -> _Turn:
+    """Return the turn of an object, one however often it is wrapped.
+
+    It may be in several registries, and under the name of an entry besides its own.
+    """
+    with _turns_lock:
+        known = _turns.get(id(wrapped))
+        if known is not None:
+            turn = known[1]
+        else:
+            turn = _Turn()
+            # It is gone before its id can be another one's.
+            with suppress(TypeError):  # an object of a class that allows no such references
+                forget = partial(_forget_turn, id(wrapped))
+                _turns[id(wrapped)] = weakref.ref(wrapped, forget), turn
+    # During a call its key may be that of whoever calls.
+    if turn.lock.acquire(blocking=False):
+        try:
+            turn.key = getattr(wrapped, "key", None)
+        finally:
+            turn.lock.release()
+    return turn
+
+
+def _forget_turn(number: int, _: Any) -> None:
+    _turns.pop(number, None)
+
+
 # LLM marks its plugins as loaded before it has loaded them, and a second thread would see few.
 _loading = threading.RLock()
 
@@ -37,7 +81,8 @@ class PluginModel(AdaptedModel):
 
     LLM passes the API key since 0.36 to an ``embed_batch`` that takes one; for any other it
     sets ``key`` on the model during the call (``llm/models.py:_embed_batch``). Such a model is
-    called by one thread at a time, so that none meets the key of another. So is one that
+    called by one thread at a time, so that none meets the key of another, also where several
+    of these wrap it. So is one that
     needs no key: it runs on this machine, and was written for a command of one thread.
     """
 
@@ -45,10 +90,10 @@ class PluginModel(AdaptedModel):
 
     def __init__(self, wrapped: Any) -> None:
         super().__init__(wrapped)
+        self._turn = _turn_of(wrapped)
         # Read once: later it may be another thread's for as long as a call takes.
-        self.key = getattr(wrapped, "key", None)
+        self.key = self._turn.key
         self._takes_key = _takes_key(wrapped)
-        self._turn = threading.Lock()
 
     def embed_batch(
         self, items: list[Item], *, kind: Kind = Kind.DOCUMENT, key: str | None = None
@@ -83,7 +128,7 @@ class PluginModel(AdaptedModel):
 
     def _alone(self) -> AbstractContextManager[Any]:
         is_service = self._takes_key and self.needs_key is not None
-        return nullcontext() if is_service else self._turn
+        return nullcontext() if is_service else self._turn.lock
 
     @contextmanager
     def _key_in_place(self, key: str | None) -> Iterator[None]:
@@ -91,11 +136,12 @@ class PluginModel(AdaptedModel):
         if self._takes_key or key is None:
             yield
             return
+        own = getattr(self.wrapped, "key", None)
         self.wrapped.key = key
         try:
             yield
         finally:
-            self.wrapped.key = self.key
+            self.wrapped.key = own
 
 
 def _takes_key(model: Any) -> bool:

@@ -7,6 +7,7 @@ each is a ``CallRefusedError`` or says which package to install. Nothing is load
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from ..errors import CallRefusedError, EmbedError, MissingDependencyError
 
@@ -56,6 +57,18 @@ def load_failure(model_id: str, error: Exception, *, trusts_code: bool = False) 
         f"it cannot be loaded ({name}). The log says why",
         detail=f"it cannot be loaded ({name}): {text}",
     )
+
+
+def check_folder(model_id: str, folder: Path) -> None:
+    """Refuse a folder that is not there before a library says that a file of it is missing.
+
+    Raises:
+        CallRefusedError: only its ``detail`` holds the path.
+    """
+    if not folder.is_dir():
+        raise CallRefusedError(
+            model_id, "its folder is not there", detail=f"there is no folder {folder}"
+        )
 
 
 def _missing_package(error: Exception) -> str | None:

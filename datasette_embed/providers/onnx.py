@@ -1,8 +1,9 @@
 """OnnxModel: any text model that has an ONNX graph, from a folder or from a hub.
 
 Layer 3: imports ``errors``, ``model_entries``, ``models``, ``prompts`` and, of this folder,
-``hub_files``, ``onnx_files``, ``onnx_graph`` and ``token_runs``. onnxruntime, tokenizers and
-numpy do all the work and are imported when the model is first used; torch is not needed.
+``hub_files``, ``load_failures``, ``onnx_files``, ``onnx_graph``, ``onnx_text`` and
+``token_runs``. onnxruntime, tokenizers and numpy do all the work and are imported when the
+model is first used; torch is not needed.
 What its files say is read in ``onnx_files``, what the graph computes is in ``onnx_graph``.
 """
 
@@ -27,6 +28,7 @@ from ..model_entries import is_path, last_part
 from ..models import Batch, EmbeddingModel, Item, Kind, Reading
 from ..prompts import Prompts, known_prompts
 from . import hub_files
+from .load_failures import check_folder
 from .onnx_files import OnnxFiles, OnnxFilesError, digest_of, read_onnx_files
 from .onnx_graph import Graph
 from .onnx_text import TextReader
@@ -68,7 +70,8 @@ class OnnxModel(EmbeddingModel):
             revision: branch, tag or commit on the hub.
             pooling: how vectors of tokens become one, instead of what the files say.
             normalize: whether vectors are brought to length 1, instead of what the files say.
-            truncate_dim: cut vectors to this many dimensions, and bring them to length 1.
+            truncate_dim: cut vectors to this many dimensions; they are brought to length 1
+                where whole ones are.
 
         Raises:
             ConfigError: ``file`` is no path inside the model.
@@ -218,7 +221,9 @@ class OnnxModel(EmbeddingModel):
         except ImportError as error:
             raise MissingDependencyError(error.name or "onnxruntime", "") from error
         folder = self._folder
-        if not is_path(self.model):
+        if is_path(self.model):
+            check_folder(self.model_id, folder)
+        else:
             folder = hub_files.fetch(
                 self.model_id, self.model, file=self.file, revision=self.hub_revision
             )

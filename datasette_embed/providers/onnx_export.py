@@ -1,9 +1,9 @@
 """Export: a folder that ``OnnxModel`` reads, made of any model of sentence-transformers.
 
-Layer 3: imports ``errors``, ``prompts`` and, of this folder, ``onnx`` and ``onnx_files``.
-torch, sentence-transformers and the packages of torch's exporter (onnx, onnxscript) are
-imported when something is exported. What is written has been loaded and compared with the
-original before it gets its name; a half-written folder is never left.
+Layer 3: imports ``errors``, ``prompts`` and, of this folder, ``onnx``, ``onnx_files`` and
+``sentence_transformers``. torch, sentence-transformers and the packages of torch's exporter
+(onnx, onnxscript) are imported when something is exported. What is written has been loaded and
+compared with the original before it gets its name; a half-written folder is never left.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ..errors import (
 from ..prompts import known_prompts
 from .onnx import OnnxModel
 from .onnx_files import GRAPHS
+from .sentence_transformers import import_loader
 
 EXTRA = "onnx-export"
 #: Difference of a vector from the original's that is taken for rounding.
@@ -107,10 +108,9 @@ def export_onnx(name: str, folder: Path) -> Exported:
 
 
 def _write(name: str, partial: Path, folder: Path) -> Exported:
-    from sentence_transformers import SentenceTransformer
-
+    loader = import_loader(name)
     try:
-        original = SentenceTransformer(os.path.expanduser(name), device="cpu").eval().float()
+        original = loader(os.path.expanduser(name), device="cpu").eval().float()
     except Exception as error:
         raise ProviderError.from_exception(name, error) from error
     _check(name, original)

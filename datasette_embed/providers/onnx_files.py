@@ -1,15 +1,15 @@
 """OnnxFiles: what the files beside an ONNX graph say about the model.
 
-Layer 3: imports ``prompts``. The layout is that of sentence-transformers
-(``modules.json`` and a folder per module, as its ``SentenceTransformer.save`` writes them,
-version 6.2), with the graph as ``onnx/model.onnx`` or ``model.onnx``. A folder without
-``modules.json`` is a bare transformer, of which sentence-transformers takes the mean too.
+Layer 3: imports ``prompts`` and, of its folder, ``folder_digest``. The layout is that of
+sentence-transformers (``modules.json`` and a folder per module, as its
+``SentenceTransformer.save`` writes them, version 6.2), with the graph as ``onnx/model.onnx`` or
+``model.onnx``. A folder without ``modules.json`` is a bare transformer, of which
+sentence-transformers takes the mean too.
 Nothing is loaded here, and no damage is an exception of Python's own.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..prompts import Prompts
+from .folder_digest import is_file, sampled_digest
 
 GRAPHS = ("onnx/model.onnx", "model.onnx")
 NO_GRAPH = "is missing. A model without one is exported by: datasette embed models export-onnx"
@@ -46,8 +47,6 @@ _OLD_POOLINGS = {
 ABSURD_TOKENS = 1_000_000
 #: Models whose first positions are taken: padding, and all before it.
 _POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl")
-#: Of a large file these many places are looked at, of this many bytes each.
-_PLACES, _PLACE_BYTES = 256, 4096
 
 
 class OnnxFilesError(Exception):
@@ -136,53 +135,24 @@ def digest_of(folder: Path, file: str | None = None) -> str:
     Of a large file only its length and a sample are looked at: weights that were trained
     further differ everywhere. The files need not be there.
     """
-    digest = hashlib.sha256()
-    graphs = [path for name in ((file,) if file else GRAPHS) if _is_file(path := folder / name)]
+    graphs = [path for name in ((file,) if file else GRAPHS) if is_file(path := folder / name)]
     weights = [path for graph in graphs[:1] for path in (graph, *_external(graph))]
     patterns = (*SMALL_FILES[:-1], *TOKENIZERS)
-    small = [path for pattern in patterns for path in folder.glob(pattern) if _is_file(path)]
-    for path in [*weights, *sorted(set(small))]:
-        try:
-            digest.update(f"{path.relative_to(folder).as_posix()}\0".encode("utf-8", "replace"))
-            _add_sample(digest, path)
-        except OSError:
-            continue  # said when it is loaded
-    return digest.hexdigest()[:16]
+    small = [path for pattern in patterns for path in folder.glob(pattern) if is_file(path)]
+    return sampled_digest(folder, [*weights, *sorted(set(small))])
 
 
 def _external(graph: Path) -> list[Path]:
     """Return the files of weights beside a graph that is too large for one file."""
     names = [f"{graph.name}{ending}" for ending in ("_data", ".data")]
-    return sorted(
-        path for name in names for path in graph.parent.glob(f"{name}*") if _is_file(path)
-    )
-
-
-def _add_sample(digest: Any, path: Path) -> None:
-    size = path.stat().st_size
-    digest.update(f"{size}\0".encode())
-    with path.open("rb") as stream:
-        if size <= _PLACES * _PLACE_BYTES:
-            digest.update(stream.read())
-            return
-        for place in range(_PLACES):
-            stream.seek((size - _PLACE_BYTES) * place // (_PLACES - 1))
-            digest.update(stream.read(_PLACE_BYTES))
+    return sorted(path for name in names for path in graph.parent.glob(f"{name}*") if is_file(path))
 
 
 def _found(folder: Path, names: tuple[str, ...], otherwise: str) -> Path:
     for name in names:
-        if _is_file(folder / name):
+        if is_file(folder / name):
             return folder / name
     raise OnnxFilesError(names[0], otherwise)
-
-
-def _is_file(path: Path) -> bool:
-    """Return whether there is such a file; what may not be looked at is none."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def _read(path: Path, name: str | None = None) -> Mapping[str, Any]:

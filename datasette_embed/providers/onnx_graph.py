@@ -49,7 +49,7 @@ class Graph:
             files: what the model's files say.
             pooling: instead of what they say; None for that.
             normalize: instead of what they say; None for that.
-            truncate_dim: cut vectors to this many dimensions.
+            truncate_dim: cut vectors to this many dimensions, before they are normalised.
 
         Raises:
             OnnxFilesError: it cannot.
@@ -76,11 +76,9 @@ class Graph:
 
         found = self._session.run([self._output], self._inputs(ids))[0].astype(np.float32)
         vectors = found if found.ndim == 2 else self._pooled(found, left_out)
-        if self._normalize:
-            vectors = _normalised(vectors)
-        if self._truncate_dim is not None and self._truncate_dim < vectors.shape[1]:
-            vectors = _normalised(vectors[:, : self._truncate_dim])
-        return vectors
+        if self._truncate_dim is not None:
+            vectors = vectors[:, : self._truncate_dim]
+        return _normalised(vectors) if self._normalize else vectors
 
     def _inputs(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Return what the graph is given: no more than it has, in its own types."""

@@ -1,9 +1,9 @@
 """SentenceTransformersModel: any model of the sentence-transformers package.
 
 Layer 3: imports ``errors``, ``model_entries``, ``models``, ``prompts`` and of its folder
-``images``, ``load_failures`` and ``token_counts``. The package, and torch with it, is imported
-when the model is first used. Which models are registered under which ids is decided in
-``settings`` and ``registry``.
+``folder_digest``, ``hub_files``, ``images``, ``load_failures`` and ``token_counts``. The
+package, and torch with it, is imported when the model is first used. Which models are
+registered under which ids is decided in ``settings`` and ``registry``.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from ..errors import CallRefusedError, EmbedError, MissingDependencyError, ProviderError
 from ..model_entries import is_path, last_part
 from ..models import Batch, EmbeddingModel, Item, Kind, Reading
 from ..prompts import known_prompts
+from . import hub_files
+from .folder_digest import checkpoint_digest
 from .images import embeds_images, image_groups
-from .load_failures import load_failure
+from .load_failures import check_folder, load_failure
 from .token_counts import as_limit, read_tokens, token_ids_of
 
 #: Version of the package from which on code that comes with a model, in a folder too, is run
@@ -82,13 +85,30 @@ class SentenceTransformersModel(EmbeddingModel):
         package = ("sentence_transformers", "sentence-transformers")
         self.requires = (package, ("PIL", "clip")) if self.supports_binary else (package,)
         self._git_revision = revision
-        self.revision = _space(model, revision, truncate_dim, normalize)
+        #: What the weights that are loaded are called; None before.
+        self._loaded_weights: str | None = None
         #: Attributes that the loaded model has set, as nobody else had.
         self._learned: set[str] = set()
         self._loaded: Any = None
         # Also held while encoding: fast tokenizers refuse a second thread ("Already
         # borrowed"), and torch uses all cores for one batch anyway.
         self._lock = threading.RLock()
+
+    @property
+    def revision(self) -> str:  # type: ignore[override]
+        """Name the weights and what is made of their vectors.
+
+        An id can be given to other weights, a folder may get other files, and shortened
+        vectors are another vector space. Nothing is read of a folder before this is asked for.
+        """
+        found = self._loaded_weights or _weights(self.model, self.backend)
+        if self._git_revision:
+            found += f"@{self._git_revision}"
+        if self.truncate_dim:
+            found += f":{self.truncate_dim}d"
+        if self.normalize is None:
+            return found
+        return f"{found}:{'unit' if self.normalize else 'raw'}"
 
     @property
     def fingerprint(self) -> str:
@@ -222,35 +242,38 @@ class SentenceTransformersModel(EmbeddingModel):
     def _load(self) -> Any:
         """Return the loaded model; the caller holds the lock."""
         if self._loaded is None:
+            loader = import_loader(self.model_id)
+            if is_path(self.model):
+                check_folder(self.model_id, Path(os.path.expanduser(self.model)))
             try:
-                from sentence_transformers import SentenceTransformer, __version__
-            except ImportError as error:
-                raise MissingDependencyError(
-                    "sentence_transformers", "sentence-transformers"
-                ) from error
-            if int(__version__.partition(".")[0]) < OLDEST:
-                raise CallRefusedError(
-                    self.model_id,
-                    f"sentence-transformers {__version__} would run the code of a model unasked. "
-                    "Run: pip install -U 'datasette-embed[sentence-transformers]'",
-                )
-            options: dict[str, Any] = {
-                "device": self.device,
-                "truncate_dim": self.truncate_dim,
-                "revision": self._git_revision,
-                "backend": self.backend,
-                "trust_remote_code": self.trust_remote_code,
-            }
-            try:
+                options: dict[str, Any] = {
+                    "device": self.device,
+                    "truncate_dim": self.truncate_dim,
+                    "revision": self._commit(),
+                    "backend": self.backend,
+                    "trust_remote_code": self.trust_remote_code,
+                }
                 with _no_bar_for_loading():
-                    loaded = SentenceTransformer(os.path.expanduser(self.model), **options)
+                    loaded = loader(os.path.expanduser(self.model), **options)
             except Exception as error:
                 raise load_failure(
                     self.model_id, error, trusts_code=self.trust_remote_code
                 ) from error
             self._settle_with(loaded)
+            self._loaded_weights = _weights(self.model, self.backend)
             self._loaded = loaded
         return self._loaded
+
+    def _commit(self) -> str | None:
+        """Return the revision to load: of a hub that of which files are here already.
+
+        Else the package would ask for a newer one with each start of a site, and vectors of
+        two versions would be compared.
+        """
+        if is_path(self.model):
+            return self._git_revision
+        cache = os.environ.get("SENTENCE_TRANSFORMERS_HOME")  # the package's own
+        return hub_files.cached_commit(self.model, self._git_revision, cache) or self._git_revision
 
     def _settle_with(self, loaded: Any) -> None:
         """Take over what the loaded model says of itself, and tell it what is said of it.
@@ -283,6 +306,26 @@ class SentenceTransformersModel(EmbeddingModel):
             raise
         except Exception as error:
             raise ProviderError.from_exception(self.model_id, error) from error
+
+
+def import_loader(model_id: str) -> Any:
+    """Import the package and return its class of models, whoever is to be loaded.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+        CallRefusedError: it is one that runs the code of a model unasked.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer, __version__
+    except ImportError as error:
+        raise MissingDependencyError("sentence_transformers", "sentence-transformers") from error
+    if int(__version__.partition(".")[0]) < OLDEST:
+        raise CallRefusedError(
+            model_id,
+            f"sentence-transformers {__version__} would run the code of a model unasked. "
+            "Run: pip install -U 'datasette-embed[sentence-transformers]'",
+        )
+    return SentenceTransformer
 
 
 def _set_longest(loaded: Any, limit: int, model_id: str) -> None:
@@ -331,30 +374,16 @@ def _no_bar_for_loading() -> Iterator[None]:
         transformers.enable_progress_bar()
 
 
-def _space(
-    model: str, revision: str | None, truncate_dim: int | None, normalize: bool | None
-) -> str:
-    """Return what the fingerprint calls the weights and what is made of their vectors.
-
-    An id can be given to other weights, and shortened vectors are another vector space.
-    """
-    found = _weights(model)
-    if revision:
-        found += f"@{revision}"
-    if truncate_dim:
-        found += f":{truncate_dim}d"
-    return found if normalize is None else f"{found}:{'unit' if normalize else 'raw'}"
-
-
-def _weights(model: str) -> str:
+def _weights(model: str, backend: str) -> str:
     """Return what the fingerprint calls the weights, which ends up in files that are published.
 
-    Of a folder its last part and a digest of its path, never the path itself.
+    Of a folder its last part and a digest of what is in it, never the path itself. Of a hub
+    the name: its files are those that were downloaded first, for as long as they are kept.
     """
     if not is_path(model):
-        return model.removeprefix("sentence-transformers/")  # with or without, it is one model
-    digest = hashlib.sha256(os.path.expanduser(model).encode("utf-8", "replace")).hexdigest()
-    return f"{last_part(model)}-{digest[:16]}"
+        # With the owner or without, it is one model.
+        return model.removeprefix(f"{hub_files.DEFAULT_OWNER}/")
+    return f"{last_part(model)}-{checkpoint_digest(Path(os.path.expanduser(model)), backend)}"
 
 
 def _readable(text: str) -> str:

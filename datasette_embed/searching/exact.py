@@ -58,7 +58,9 @@ class Query:
         collection.check_not_rebuilding()
         self.vector = vectors.decode(blob)
         if collection.dimensions is not None and len(self.vector) != collection.dimensions:
-            raise DimensionMismatchError(collection.dimensions, len(self.vector))
+            raise DimensionMismatchError(
+                collection.dimensions, len(self.vector), collection.model_id
+            )
         if not vectors.blob_is_usable(blob):
             raise InvalidVectorError("the vector is zero, or has NaN or infinity in it")
         self.blob = blob

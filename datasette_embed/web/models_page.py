@@ -50,6 +50,8 @@ async def models_page(request: Request, datasette: Datasette) -> Response:
     database = await _database_to_try(datasette, request.actor)
     for model in models:
         model["try_url"] = _try_url(datasette, database, model)
+        # What is no text may be anything; pages and commands offer images.
+        model["reads"] = " and ".join(model["accepts"]).replace("binary", "images")
         price = model["price_per_million_tokens"]
         model["price"] = None if price is None else price_text(price)
     page = await datasette.render_template(
