@@ -442,6 +442,8 @@ def test_database_that_names_urls_has_nobody_fetch_them(tmp_path, pictures, coun
         ("red.png", "must begin with http:// or https://"),
         ("http://", "must begin with http:// or https://"),
         ("http://[::1/x.png", "is none"),
+        ("http://127.0.0.1:70000/x.png", "is none"),
+        ("{url}/to/https://127.0.0.1/red.png", "sends on to another port"),
         ("{url}/to/http://localhost:{port}/red.png", "sends on to another host"),
         ("{url}/to/file:///etc/passwd", "must begin with http:// or https://"),
         ("http://127.0.0.1:1/x.png", "cannot be fetched: ConnectionRefusedError"),
@@ -455,6 +457,45 @@ def test_url_images_refuses(pictures, monkeypatch, path, message):
     with pytest.raises(ImageError, match=message) as raised:
         UrlImages()(address)
     assert "127.0.0.1" not in str(raised.value)
+
+
+def test_url_images_follow_to_no_other_port(tmp_path, pictures, counting_model):
+    """Another service of the same machine is not asked, and the row says why."""
+    other = ThreadingHTTPServer(("127.0.0.1", 0), Pictures)
+    try:
+        leads = f"{pictures.url}/to/http://127.0.0.1:{other.server_port}/red.png"
+        db = make_photos(tmp_path / "a.db", [leads, f"{pictures.url}/red.png"], "text")
+        datasette_embed.create(db, "photos", image="photo", image_urls=True, model_id="count")
+    finally:
+        other.server_close()
+    assert failures(db) == {"1": "the address of the image sends on to another port"}
+    assert stored(db, "photos") == {"2": blob_of(RED)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "refusal"),
+    [
+        ("http://a.org/x", "https://a.org/y", None),
+        ("http://a.org:80/x", "https://A.org:443/y", None),
+        ("https://a.org/x", "https://a.org:443/y", None),
+        ("http://a.org:8001/x", "https://a.org:8001/y", None),
+        ("https://a.org/x", "http://a.org/y", "from https:// to http://"),
+        ("https://a.org/x", "http://a.org:443/y", "from https:// to http://"),
+        ("http://a.org:8001/x", "https://a.org/y", "to another port"),
+        ("http://a.org/x", "http://a.org:443/y", "to another port"),
+        ("http://a.org/x", "http://a.org:0/y", "to another port"),
+        ("http://a.org/x", "https://b.org/y", "to another host"),
+        ("http://a.org/x", "http://a.org.b.org/y", "to another host"),
+    ],
+)
+def test_redirect_stays_with_its_server(before, after, refusal):
+    """Scheme, host and port are the same; an address may become its encrypted one."""
+    server, other = image_values._server_of(before), image_values._server_of(after)
+    if refusal is None:
+        assert server.sent_on(other) is other
+    else:
+        with pytest.raises(ImageError, match=refusal):
+            server.sent_on(other)
 
 
 def test_url_images_follow_their_own_host(pictures):
