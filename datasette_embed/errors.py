@@ -353,6 +353,10 @@ class TextTooLongError(UnreadableTextError):
         )
 
 
+class ImageTooLargeError(UnreadableTextError):
+    """A visitor's image is larger than this site embeds."""
+
+
 class BudgetExceededError(EmbedError):
     """A visitor asked for more than the limit allows.
 

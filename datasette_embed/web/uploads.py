@@ -91,6 +91,14 @@ def _refuse_without_token(request: Request, datasette: Datasette, parts: list[Pa
         raise RequestError("This form has no valid token: load the page again, and send it", 403)
 
 
+def most_bytes_of_json(datasette: Datasette) -> int:
+    """Return how long a JSON object may be in which there may be an image as base64."""
+    settings = get_settings(datasette)
+    # Three bytes are four letters.
+    image_bytes = (settings.max_image_bytes + 2) // 3 * 4
+    return max(settings.max_body_bytes, image_bytes + FORM_BYTES)
+
+
 def image_of_json(value: Any) -> bytes:
     """Return the image that a JSON object holds as base64.
 
