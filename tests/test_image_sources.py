@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from datasette_embed.draining import drain
 from datasette_embed.errors import ProviderError, SourceError
 from datasette_embed.image_types import find_image_type
 from datasette_embed.image_values import FolderImages, ImageError, UrlImages, image_of
+from datasette_embed.models import Kind
 from datasette_embed.registry import get_registry
 from datasette_embed.source_specs import SourceSpec
 from datasette_embed.sources import Source
@@ -165,6 +167,46 @@ def test_create_image_with_model_of_texts_is_refused(tmp_path, add_plugin):
     assert error == "texts: embeds text only, not binary data"
     with pytest.raises(ProviderError, match="embeds text only"):
         datasette_embed.create(db, "photos", image="photo", model_id="texts")
+
+
+def test_create_image_of_a_query_says_that_pages_show_none(tmp_path, counting_model):
+    """Once, when the collection is made without ``--store``; images of a table are found."""
+    db = make_photos(tmp_path / "a.db", [RED])
+    query = ("--sql", "select id, photo from photos", "--image", "photo", "--model", "count")
+    told = "The pages of a site will not show these images"
+    first = embed("create", db, *query, "--collection", "query")
+    assert told in first.stderr and "--store" in first.stderr
+    assert told not in embed("create", db, *query, "--collection", "query").stderr
+    assert told not in embed("create", db, *query, "--collection", "kept", "--store").stderr
+    options = ("--image", "photo", "--model", "count")
+    assert told not in embed("create", db, "photos", *options).stderr
+
+
+def test_image_that_another_code_cannot_read_may_be_damaged(tmp_path, add_plugin):
+    """What Pillow raises in somebody's model is told as what it likely is."""
+    image_module = pytest.importorskip("PIL.Image")
+
+    class ReadingModel(CountingModel):
+        def embed_batch(self, items, *, kind=Kind.DOCUMENT, key=None):
+            for item in items:
+                with image_module.open(io.BytesIO(item)) as image:
+                    image.load()
+            return super().embed_batch(items, kind=kind, key=key)
+
+    add_plugin(ModelsPlugin((ReadingModel("reading"), ())))
+    whole = png(width=90, height=90)
+    file = io.BytesIO()
+    with image_module.open(io.BytesIO(whole)) as image:
+        image.save(file, "JPEG")
+    broken = [file.getvalue()[:-200], whole[:20] + HTML]
+    db = make_photos(tmp_path / "a.db", [whole, *broken])
+    datasette_embed.create(db, "photos", image="photo", model_id="reading")
+    assert set(stored(db, "photos")) == {"1"}
+    assert failures(db) == {
+        "2": "reading: the model failed (OSError): the image may be damaged. The log says why",
+        "3": "reading: the model failed (UnidentifiedImageError): the image may be damaged. "
+        "The log says why",
+    }
 
 
 def test_create_image_from_other_column_is_another_source(tmp_path, counting_model):

@@ -384,6 +384,48 @@ async def test_search_by_an_image_keeps_number_and_filters(site):
     assert "where title contains" in soup.get_text()
 
 
+async def test_search_by_an_image_honours_the_rows_of_its_form(site):
+    """Before those of the address, and the field then says so; what is no number is refused."""
+    soup = await soup_of(site, COLLECTION)
+    form = soup.select_one("form[method=post]")
+    assert form.select_one("select[name=n] option[selected]").get_text() == "10"
+    assert soup.select_one(f"label[for={form.select_one('select')['id']}]").get_text() == "Rows"
+    assert len({each["id"] for each in soup.select("[id]")}) == len(soup.select("[id]"))
+    files = {"image": ("a.png", PHOTOS[1])}
+    response = await send(site, files, path=f"{COLLECTION}?n=4", data={"n": "2"})
+    soup = BeautifulSoup(response.text, "html.parser")
+    assert len(grid_of(soup)) == 2
+    chosen = soup.select("select[name=n] option[selected]")
+    assert [option.get_text() for option in chosen] == ["2", "2"]
+    response = await send(site, files, data={"n": "many"})
+    assert response.status_code == 400 and "&#39;n&#39;" in response.text
+
+
+async def test_search_by_an_image_shows_it_and_names_the_api(site):
+    """A small copy, inside the page; no copy is kept."""
+    image_module = pytest.importorskip("PIL.Image")
+    thumbnails._copies._kept.clear()
+    response = await send(site, {"image": ("a.png", PHOTOS[4])})
+    soup = BeautifulSoup(response.text, "html.parser")
+    shown = soup.select_one("img.embed-sent-image")
+    assert shown["alt"] == "The image that was sent"
+    kind, _, data = shown["src"].partition(",")
+    assert kind == "data:image/jpeg;base64"
+    with image_module.open(io.BytesIO(base64.b64decode(data))) as image:
+        assert image.size == (320, 213)
+        assert image.getpixel((100, 100))[0] == pytest.approx(80, abs=8)
+    assert not thumbnails._copies._kept
+    assert f"POST {COLLECTION}/similar.json" in [code.get_text() for code in soup.select("code")]
+
+
+async def test_search_by_an_image_without_pillow_shows_no_copy(site, no_pillow):
+    """It may be as large as it likes, and would be in the page."""
+    response = await send(site, {"image": ("a.png", PHOTOS[4])})
+    soup = BeautifulSoup(response.text, "html.parser")
+    assert response.status_code == 200
+    assert soup.select("img.embed-sent-image") == []
+
+
 @pytest.mark.parametrize(
     ("files", "status", "message"),
     [

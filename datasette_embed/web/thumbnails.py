@@ -77,11 +77,18 @@ async def picture_of(data: bytes, digest: str) -> Picture | None:
         return Picture(data, str(find_image_type(data)))
     found = _copies.find(digest)
     if found is None:
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(_workers(), _thumbnail, data)
+        found = await copy_of(data)
         if found is not None:
             _copies.keep(digest, found)
     return found
+
+
+async def copy_of(data: bytes) -> Picture | None:
+    """Return a small copy of an image, which is kept nowhere; None without Pillow too."""
+    if not has_pillow() or find_image_type(data) is None:
+        return None
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_workers(), _thumbnail, data)
 
 
 @cache

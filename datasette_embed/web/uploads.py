@@ -39,10 +39,12 @@ class Upload:
     Attributes:
         name: what its sender calls it; empty where they do not.
         data: its bytes.
+        number: how many rows are asked for, as the form says it; None where it does not.
     """
 
     name: str
     data: bytes
+    number: str | None = None
 
 
 async def uploaded_image(request: Request, datasette: Datasette) -> Upload:
@@ -61,7 +63,9 @@ async def uploaded_image(request: Request, datasette: Datasette) -> Upload:
         raise RequestError("Choose one image: several were sent")
     if not files or (not files[0].data and not files[0].filename):
         raise RequestError("Choose an image to search with")
-    return Upload(files[0].filename or "", checked_image(files[0].data))
+    numbers = [part.data for part in parts if part.name == "n"]
+    number = numbers[0].decode("utf-8", "replace") if numbers else None
+    return Upload(files[0].filename or "", checked_image(files[0].data), number)
 
 
 def is_upload(scope: Mapping[str, Any]) -> bool:
