@@ -142,16 +142,20 @@ class EntryWriter:
             )
 
     def _embed(self, missing: list[MissingContent], key: str | None) -> dict[bytes, bytes]:
-        """Return ``content hash -> blob``."""
+        """Return ``content hash -> blob``; the model is called as often as its limits ask for."""
         if not missing:
             return {}
         contents = [item.content for item in missing]
-        answer = embed_items(self._model, contents, Kind.DOCUMENT, key=key)
-        self._check_dimensions(answer.vectors.shape[1])
-        return {
-            item.content_hash: vectors.encode(vector)
-            for item, vector in zip(missing, answer.vectors, strict=True)
-        }
+        most_items = self._model.batch_size or len(contents)
+        blobs: list[bytes] = []
+        for call in self._model.cut_into_calls(contents, most_items):
+            answer = embed_items(self._model, call, Kind.DOCUMENT, key=key)
+            self._check_dimensions(answer.vectors.shape[1])
+            if blobs and len(blobs[0]) != answer.vectors.shape[1] * vectors.ITEM_SIZE:
+                first = len(blobs[0]) // vectors.ITEM_SIZE
+                raise DimensionMismatchError(first, answer.vectors.shape[1])
+            blobs += vectors.encode_rows(answer.vectors)
+        return dict(zip([item.content_hash for item in missing], blobs, strict=True))
 
     def _readable(self, missing: list[MissingContent]) -> list[MissingContent]:
         readings = read_items(self._model, [item.content for item in missing])

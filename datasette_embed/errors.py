@@ -287,9 +287,13 @@ class ProviderError(EmbedError):
         # Of an exception that stands for one with a key in it, the name of that one.
         stood_for = getattr(error, "original_name", None)
         name = stood_for or type(error).__name__
+        # What Pillow raises in another's code has no number, as the system's errors have.
+        is_pillows = isinstance(error, OSError) and not error.errno
+        is_of_image = is_pillows and any(w in str(error) for w in ("image file", "Truncated File"))
+        hint = ": the image may be damaged" if is_of_image else ""
         return cls(
             model_id,
-            f"the model failed ({name}). The log says why",
+            f"the model failed ({name}){hint}. The log says why",
             detail=str(error) if stood_for else f"{name}: {error}",
         )
 
@@ -356,6 +360,10 @@ class TextTooLongError(UnreadableTextError):
             f"the text is {used:,} characters long, and may have at most {limit:,} here",
             is_too_long=True,
         )
+
+
+class ImageTooLargeError(UnreadableTextError):
+    """A visitor's image is larger than this site embeds."""
 
 
 class BudgetExceededError(EmbedError):

@@ -29,9 +29,10 @@ from .threads import start_thread
 
 #: Longest wait for one step of an answer, and for all of one image, in seconds.
 STEP_SECONDS, FETCH_SECONDS = 10.0, 60.0
-#: How often an address may send on to another one of its host.
+#: How often an address may send on to another one of its server.
 MOST_REDIRECTS = 5
-_SCHEMES = ("http", "https")
+#: Scheme -> the port that an address without one means.
+_PORTS = {"http": 80, "https": 443}
 _PART_BYTES = 65_536
 
 #: Returns the bytes that a text of a column stands for.
@@ -190,7 +191,7 @@ class UrlImages:
         """Return what an address leads to.
 
         Raises:
-            ImageError: it leads nowhere, to another host, to too much or takes too long.
+            ImageError: it leads nowhere, to another server, to too much or takes too long.
         """
         kept = self._kept.execute(
             "select data, problem from images where url = ?", (url,)
@@ -234,11 +235,10 @@ def _fetched(url: str) -> bytes:
     Raises:
         ImageError: as ``UrlImages``.
     """
-    until, host = monotonic() + FETCH_SECONDS, _host_of(url)
+    until, server = monotonic() + FETCH_SECONDS, _server_of(url)
     opener = _opener()
     for _ in range(MOST_REDIRECTS + 1):
-        if _host_of(url) != host:
-            raise ImageError("the address of the image sends on to another host")
+        server = server.sent_on(_server_of(url))
         try:
             # As it is: what is packed can be far larger than what arrives.
             headers = {"Accept": "image/*", "Accept-Encoding": "identity"}
@@ -286,15 +286,44 @@ def _quoted(url: str) -> str:
     return urlunsplit((parts.scheme, host, path, query, ""))
 
 
-def _host_of(url: str) -> str:
+@dataclass(frozen=True)
+class _Server:
+    """What answers at an address."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def sent_on(self, other: _Server) -> _Server:
+        """Return where a redirect leads: this server, or its encrypted address.
+
+        Another port of a machine is another service, which the file's author may have chosen
+        because the reader's machine can reach it.
+
+        Raises:
+            ImageError: it leads elsewhere.
+        """
+        schemes, ports = (self.scheme, other.scheme), (self.port, other.port)
+        is_upgrade = schemes == ("http", "https")
+        if self.host != other.host:
+            raise ImageError("the address of the image sends on to another host")
+        if self.scheme != other.scheme and not is_upgrade:
+            raise ImageError("the address of the image sends on from https:// to http://")
+        if self.port != other.port and not (is_upgrade and ports == (80, 443)):
+            raise ImageError("the address of the image sends on to another port")
+        return other
+
+
+def _server_of(url: str) -> _Server:
     try:
         parts = urlsplit(url)
         scheme, host = parts.scheme.lower(), (parts.hostname or "").lower()
+        port = parts.port
     except ValueError as error:
         raise ImageError("the address of the image is none") from error
-    if scheme not in _SCHEMES or not host:
+    if scheme not in _PORTS or not host:
         raise ImageError("the address of the image must begin with http:// or https://")
-    return host
+    return _Server(scheme, host, _PORTS[scheme] if port is None else port)
 
 
 def _body_of(response: http.client.HTTPResponse, until: float) -> bytes:

@@ -52,12 +52,14 @@ class Limits:
         concurrent: threads that may wait for embeds at once, for one text or for several,
             and embeds that one model may have under way; None for no limit.
         characters: longest text; None for no limit.
+        image_bytes: largest image; None for no limit, of pixels neither.
         lane: whose threads they are; those of another lane are not counted.
     """
 
     timeout_seconds: float | None = None
     concurrent: int | None = None
     characters: int | None = None
+    image_bytes: int | None = None
     lane: str = "sql"
 
 

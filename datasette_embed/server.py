@@ -1,7 +1,7 @@
 """Server: what one running Datasette gives the parts of this package.
 
-Layer 9: imports ``access``, ``budgets``, ``compat``, ``errors``, ``executor``, ``models``,
-``query_embeddings``, ``redaction``, ``registry``, ``settings`` and ``threads``. It fits
+Layer 9: imports ``access``, ``budgets``, ``compat``, ``errors``, ``executor``, ``image_pixels``,
+``models``, ``query_embeddings``, ``redaction``, ``registry``, ``settings`` and ``threads``. It fits
 them to one Datasette instance: its config, its pool of SQL threads, its models, and who
 asks for them. No SQL function and no page belongs here.
 """
@@ -23,12 +23,13 @@ from .errors import (
     BusyError,
     ConfigError,
     EmbedError,
+    ImageTooLargeError,
     ModelNotAllowedError,
-    ProviderError,
     TextTooLongError,
     UnreadableTextError,
 )
 from .executor import wrap_executor
+from .image_pixels import MOST_PIXELS_FROM_OUTSIDE, has_more_pixels
 from .models import EmbeddingModel, Item, Kind, is_blank
 from .query_embeddings import GRACE_SECONDS, PROCESS_QUERIES, Limits
 from .redaction import forget_frames, formatted, keep_secret, redacted
@@ -60,6 +61,7 @@ def get_limits(datasette: Datasette) -> Limits:
         timeout_seconds=settings.embed_timeout_seconds,
         concurrent=max(1, threads - 1 - _asking.get(datasette, 0)),
         characters=settings.max_text_characters,
+        image_bytes=settings.max_image_bytes,
     )
 
 
@@ -272,8 +274,8 @@ async def embed_for(
     limits = Limits(
         timeout_seconds=settings.embed_timeout_seconds,
         concurrent=WEB_THREADS,
-        # An image came in a body, which has a limit of its own.
-        characters=settings.max_text_characters if any(map(_is_text, items)) else None,
+        characters=settings.max_text_characters,
+        image_bytes=settings.max_image_bytes,
         lane="web",
     )
     if not _web_places.acquire(blocking=False):
@@ -283,10 +285,6 @@ async def embed_for(
         return await _in_daemon_thread(embed)
     finally:
         _web_places.release()
-
-
-def _is_text(item: Item) -> bool:
-    return isinstance(item, str)
 
 
 #: Requests that may have texts embedded at once.
@@ -338,15 +336,39 @@ def check_content(model: EmbeddingModel, item: Item, admission: Admission, limit
 
     Raises:
         TextTooLongError: it is longer than it may be.
-        UnreadableTextError: it is blank.
-        ProviderError: bytes for a model of texts, or the other way round.
+        ImageTooLargeError: it has more bytes, or by its header more pixels, than it may have.
+        UnreadableTextError: it is blank; bytes for a model of texts, or the other way round.
     """
-    admission.check_length(model, item)
-    if limits.characters is not None and len(item) > limits.characters:
-        raise TextTooLongError(model.model_id, limits.characters, len(item))
-    if is_blank(item) if isinstance(item, str) else not item:
-        raise UnreadableTextError(model.model_id, "there is nothing to embed in a blank text")
     try:
         model.check_items([item])
     except ValueError as error:
-        raise ProviderError(model.model_id, str(error)) from error
+        raise UnreadableTextError(model.model_id, str(error)) from error
+    admission.check_length(model, item)
+    if isinstance(item, bytes):
+        _check_image(model, item, limits.image_bytes)
+    elif limits.characters is not None and len(item) > limits.characters:
+        raise TextTooLongError(model.model_id, limits.characters, len(item))
+    if is_blank(item) if isinstance(item, str) else not item:
+        raise UnreadableTextError(model.model_id, "there is nothing to embed in a blank text")
+
+
+def _check_image(model: EmbeddingModel, image: bytes, most_bytes: int | None) -> None:
+    """Refuse an image that is too large for a site, where anybody's may be.
+
+    Raises:
+        ImageTooLargeError: it is.
+    """
+    if most_bytes is None:
+        return
+    advice = "Make it smaller, or embed a whole column of images with: datasette embed create"
+    if len(image) > most_bytes:
+        raise ImageTooLargeError(
+            model.model_id,
+            f"the image has {len(image):,} bytes, and may have at most {most_bytes:,} here "
+            f"(max_image_bytes). {advice}",
+        )
+    if has_more_pixels(image, MOST_PIXELS_FROM_OUTSIDE):
+        raise ImageTooLargeError(
+            model.model_id,
+            f"the image has more than {MOST_PIXELS_FROM_OUTSIDE:,} pixels. {advice}",
+        )

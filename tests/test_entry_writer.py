@@ -127,6 +127,35 @@ def test_write_batch_new_changed_known_and_unchanged_at_once(store, model, path)
     assert not store.conn.in_transaction
 
 
+def test_write_batch_is_cut_by_the_tokens_and_items_of_a_call(store, model, path):
+    """As the batches of a job are; all of it is stored in one transaction, in its order."""
+    model.max_batch_tokens = 8  # each of these texts has three or four
+    texts = ["a", "b c", "d", "e f", "g"]
+    write(store, model, *[(str(n), text) for n, text in enumerate(texts)])
+    assert model.calls == [["a", "b c"], ["d", "e f"], ["g"]]
+    assert stored(path) == {str(n): blob_of(text) for n, text in enumerate(texts)}
+    model.calls.clear()
+    model.batch_size = 1
+    write(store, model, ("8", "h"), ("9", "i"))
+    assert model.calls == [["h"], ["i"]]
+
+
+def test_write_calls_of_different_dimensions_store_nothing(store, path):
+    """Where neither the model nor the collection says how long its vectors are."""
+    store.conn.execute("update _embed_collections set dimensions = null")
+    lengths = iter((8, 4))
+
+    class Changing(CountingModel):
+        def embed_batch(self, items, *, kind=Kind.DOCUMENT, key=None):
+            length = next(lengths)
+            return [[1.0] * length for _ in items]
+
+    model = Changing(dimensions=None, batch_size=1)
+    with pytest.raises(DimensionMismatchError, match="8"):
+        write(store, model, ("1", "a"), ("2", "b"))
+    assert stored(path) == {}
+
+
 def test_write_collection_that_stores_contents_goes_on_storing(store, model, path):
     """What the collection was made to keep is kept without being asked."""
     store.conn.execute("update _embed_collections set store = 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from datasette_embed.draining import drain
 from datasette_embed.errors import ProviderError, SourceError
 from datasette_embed.image_types import find_image_type
 from datasette_embed.image_values import FolderImages, ImageError, UrlImages, image_of
+from datasette_embed.models import Kind
 from datasette_embed.registry import get_registry
 from datasette_embed.source_specs import SourceSpec
 from datasette_embed.sources import Source
@@ -167,6 +169,46 @@ def test_create_image_with_model_of_texts_is_refused(tmp_path, add_plugin):
     )
     with pytest.raises(ProviderError, match="embeds text only"):
         datasette_embed.create(db, "photos", image="photo", model_id="texts")
+
+
+def test_create_image_of_a_query_says_that_pages_show_none(tmp_path, counting_model):
+    """Once, when the collection is made without ``--store``; images of a table are found."""
+    db = make_photos(tmp_path / "a.db", [RED])
+    query = ("--sql", "select id, photo from photos", "--image", "photo", "--model", "count")
+    told = "The pages of a site will not show these images"
+    first = embed("create", db, *query, "--collection", "query")
+    assert told in first.stderr and "--store" in first.stderr
+    assert told not in embed("create", db, *query, "--collection", "query").stderr
+    assert told not in embed("create", db, *query, "--collection", "kept", "--store").stderr
+    options = ("--image", "photo", "--model", "count")
+    assert told not in embed("create", db, "photos", *options).stderr
+
+
+def test_image_that_another_code_cannot_read_may_be_damaged(tmp_path, add_plugin):
+    """What Pillow raises in somebody's model is told as what it likely is."""
+    image_module = pytest.importorskip("PIL.Image")
+
+    class ReadingModel(CountingModel):
+        def embed_batch(self, items, *, kind=Kind.DOCUMENT, key=None):
+            for item in items:
+                with image_module.open(io.BytesIO(item)) as image:
+                    image.load()
+            return super().embed_batch(items, kind=kind, key=key)
+
+    add_plugin(ModelsPlugin((ReadingModel("reading"), ())))
+    whole = png(width=90, height=90)
+    file = io.BytesIO()
+    with image_module.open(io.BytesIO(whole)) as image:
+        image.save(file, "JPEG")
+    broken = [file.getvalue()[:-200], whole[:20] + HTML]
+    db = make_photos(tmp_path / "a.db", [whole, *broken])
+    datasette_embed.create(db, "photos", image="photo", model_id="reading")
+    assert set(stored(db, "photos")) == {"1"}
+    assert failures(db) == {
+        "2": "reading: the model failed (OSError): the image may be damaged. The log says why",
+        "3": "reading: the model failed (UnidentifiedImageError): the image may be damaged. "
+        "The log says why",
+    }
 
 
 def test_create_image_from_other_column_is_another_source(tmp_path, counting_model):
@@ -444,6 +486,8 @@ def test_database_that_names_urls_has_nobody_fetch_them(tmp_path, pictures, coun
         ("red.png", "must begin with http:// or https://"),
         ("http://", "must begin with http:// or https://"),
         ("http://[::1/x.png", "is none"),
+        ("http://127.0.0.1:70000/x.png", "is none"),
+        ("{url}/to/https://127.0.0.1/red.png", "sends on to another port"),
         ("{url}/to/http://localhost:{port}/red.png", "sends on to another host"),
         ("{url}/to/file:///etc/passwd", "must begin with http:// or https://"),
         ("http://127.0.0.1:1/x.png", "cannot be fetched: ConnectionRefusedError"),
@@ -457,6 +501,45 @@ def test_url_images_refuses(pictures, monkeypatch, path, message):
     with pytest.raises(ImageError, match=message) as raised:
         UrlImages()(address)
     assert "127.0.0.1" not in str(raised.value)
+
+
+def test_url_images_follow_to_no_other_port(tmp_path, pictures, counting_model):
+    """Another service of the same machine is not asked, and the row says why."""
+    other = ThreadingHTTPServer(("127.0.0.1", 0), Pictures)
+    try:
+        leads = f"{pictures.url}/to/http://127.0.0.1:{other.server_port}/red.png"
+        db = make_photos(tmp_path / "a.db", [leads, f"{pictures.url}/red.png"], "text")
+        datasette_embed.create(db, "photos", image="photo", image_urls=True, model_id="count")
+    finally:
+        other.server_close()
+    assert failures(db) == {"1": "the address of the image sends on to another port"}
+    assert stored(db, "photos") == {"2": blob_of(RED)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "refusal"),
+    [
+        ("http://a.org/x", "https://a.org/y", None),
+        ("http://a.org:80/x", "https://A.org:443/y", None),
+        ("https://a.org/x", "https://a.org:443/y", None),
+        ("http://a.org:8001/x", "https://a.org:8001/y", None),
+        ("https://a.org/x", "http://a.org/y", "from https:// to http://"),
+        ("https://a.org/x", "http://a.org:443/y", "from https:// to http://"),
+        ("http://a.org:8001/x", "https://a.org/y", "to another port"),
+        ("http://a.org/x", "http://a.org:443/y", "to another port"),
+        ("http://a.org/x", "http://a.org:0/y", "to another port"),
+        ("http://a.org/x", "https://b.org/y", "to another host"),
+        ("http://a.org/x", "http://a.org.b.org/y", "to another host"),
+    ],
+)
+def test_redirect_stays_with_its_server(before, after, refusal):
+    """Scheme, host and port are the same; an address may become its encrypted one."""
+    server, other = image_values._server_of(before), image_values._server_of(after)
+    if refusal is None:
+        assert server.sent_on(other) is other
+    else:
+        with pytest.raises(ImageError, match=refusal):
+            server.sent_on(other)
 
 
 def test_url_images_follow_their_own_host(pictures):

@@ -26,6 +26,7 @@ LAYERS = {
     "entry_id_parts": 1,
     "executor": 1,
     "hookspecs": 1,
+    "image_pixels": 1,
     "image_types": 1,
     "keys": 1,
     "prompts": 1,

@@ -385,6 +385,48 @@ async def test_search_by_an_image_keeps_number_and_filters(site):
     assert "where title contains" in soup.get_text()
 
 
+async def test_search_by_an_image_honours_the_rows_of_its_form(site):
+    """Before those of the address, and the field then says so; what is no number is refused."""
+    soup = await soup_of(site, COLLECTION)
+    form = soup.select_one("form[method=post]")
+    assert form.select_one("select[name=n] option[selected]").get_text() == "10"
+    assert soup.select_one(f"label[for={form.select_one('select')['id']}]").get_text() == "Rows"
+    assert len({each["id"] for each in soup.select("[id]")}) == len(soup.select("[id]"))
+    files = {"image": ("a.png", PHOTOS[1])}
+    response = await send(site, files, path=f"{COLLECTION}?n=4", data={"n": "2"})
+    soup = BeautifulSoup(response.text, "html.parser")
+    assert len(grid_of(soup)) == 2
+    chosen = soup.select("select[name=n] option[selected]")
+    assert [option.get_text() for option in chosen] == ["2", "2"]
+    response = await send(site, files, data={"n": "many"})
+    assert response.status_code == 400 and "&#39;n&#39;" in response.text
+
+
+async def test_search_by_an_image_shows_it_and_names_the_api(site):
+    """A small copy, inside the page; no copy is kept."""
+    image_module = pytest.importorskip("PIL.Image")
+    thumbnails._copies._kept.clear()
+    response = await send(site, {"image": ("a.png", PHOTOS[4])})
+    soup = BeautifulSoup(response.text, "html.parser")
+    shown = soup.select_one("img.embed-sent-image")
+    assert shown["alt"] == "The image that was sent"
+    kind, _, data = shown["src"].partition(",")
+    assert kind == "data:image/jpeg;base64"
+    with image_module.open(io.BytesIO(base64.b64decode(data))) as image:
+        assert image.size == (320, 213)
+        assert image.getpixel((100, 100))[0] == pytest.approx(80, abs=8)
+    assert not thumbnails._copies._kept
+    assert f"POST {COLLECTION}/similar.json" in [code.get_text() for code in soup.select("code")]
+
+
+async def test_search_by_an_image_without_pillow_shows_no_copy(site, no_pillow):
+    """It may be as large as it likes, and would be in the page."""
+    response = await send(site, {"image": ("a.png", PHOTOS[4])})
+    soup = BeautifulSoup(response.text, "html.parser")
+    assert response.status_code == 200
+    assert soup.select("img.embed-sent-image") == []
+
+
 @pytest.mark.parametrize(
     ("files", "status", "message"),
     [
@@ -579,6 +621,69 @@ async def test_similar_json_takes_an_image_as_base64(site, counting_model):
         error_of(await site.post(url, {"image": wrong}, ANONYMOUS), 400)
     assert "too long for a URL" in error_of(await site.get(f"{url}?image=abc"), 400)
     assert "Give one of" in error_of(await site.post(url, {"image": encoded, "q": "x"}), 400)
+
+
+async def test_similar_json_of_a_model_of_texts_refuses_an_image(api_site, add_plugin, caplog):
+    """With 400 and a sentence, and no traceback in the log; words for a model of images too."""
+    add_plugin(MorePlugin((TextModel("texts"), ())))
+    await api_site.make(columns=["body"], model="texts")
+    image = {"image": base64.b64encode(PHOTOS[1]).decode()}
+    caplog.clear()
+    response = await api_site.post("/data/-/embed/c/posts/similar.json", image, ANONYMOUS)
+    expected = "texts: This model does not support binary data, only text strings"
+    assert error_of(response, 400) == expected
+    assert caplog.records == []
+
+
+async def test_similar_json_takes_an_image_as_large_as_the_form_does(site, monkeypatch):
+    """Its base64 is longer than other bodies may be; what is in it may not be."""
+    url = f"{COLLECTION}/similar.json"
+    large = PHOTOS[1] + bytes(3_000_000)
+    response = await site.post(url, {"image": base64.b64encode(large).decode()}, ANONYMOUS)
+    assert response.status_code == 200, response.text
+    larger = base64.b64encode(PHOTOS[1] + bytes(10_500_000)).decode()
+    error = error_of(await site.post(url, {"image": larger}, ANONYMOUS), 413)
+    assert "may have at most 10,485,760 here (max_image_bytes). Make it smaller" in error
+    enormous = base64.b64encode(PHOTOS[1] + bytes(11_000_000)).decode()
+    error = error_of(await site.post(url, {"image": enormous}, ANONYMOUS), 413)
+    assert error == "The body of the request is longer than 14,081,016 bytes"
+
+
+async def test_form_with_an_image_of_more_bytes_or_pixels_is_413(site, counting_model):
+    """As large as a form may be, but not the image in it; few bytes that are many pixels."""
+    pytest.importorskip("PIL")
+    counting_model.calls.clear()
+    for image, message in (
+        (PHOTOS[1] + bytes(10_500_000), "may have at most 10,485,760"),
+        (png(1, 1, 1, 5_001, 5_000), "the image has more than 25,000,000 pixels"),
+    ):
+        response = await send(site, {"image": ("a.png", image)})
+        assert response.status_code == 413
+        soup = BeautifulSoup(response.text, "html.parser")
+        assert message in soup.select_one("[role=alert]").get_text()
+    assert counting_model.calls == []
+
+
+# sqlite3 tells what a function raised there too, where its tracebacks are asked for.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_sql_of_a_site_embeds_images_up_to_max_image_bytes(make_datasette, add_plugin):
+    """Bytes have their own limit, not that of texts; beyond it the message names it."""
+    add_plugin(MorePlugin((CountingModel("both"), ())))
+    datasette = make_datasette(config={"max_text_characters": 1_000, "max_image_bytes": 200_000})
+    await datasette.invoke_startup()
+    page = "/_memory/-/query.json" if compat.is_version_one(datasette) else "/_memory.json"
+
+    async def asked(content):
+        sql = f"select length(llm_embed('both', {content})) as bytes"
+        return await datasette.client.get(page, params={"sql": sql, "_shape": "objects"})
+
+    answer = await asked("zeroblob(150000)")
+    assert answer.json()["rows"] == [{"bytes": 32}], answer.text
+    answer = await asked("zeroblob(200001)")
+    expected = "the image has 200,001 bytes, and may have at most 200,000 here (max_image_bytes)"
+    assert answer.status_code == 400 and expected in answer.json()["error"]
+    answer = await asked("hex(zeroblob(501))")
+    assert "1,002 characters long, and may have at most 1,000" in answer.json()["error"]
 
 
 # -- forms with files ----------------------------------------------------------------

@@ -11,7 +11,9 @@ import click
 from ..image_values import NO_ACCESS, ImageAccess
 from ..opened_sources import chosen_source, is_elsewhere, opened_source
 from ..sources import SourceSpec
+from ..store import Store, existing
 from .arguments import image_access, names, not_empty, yes
+from .output import say
 from .run import run_collection
 
 
@@ -117,6 +119,16 @@ def embed_table(
         click.Abort: the answer was no; nothing was changed.
     """
     path = into or db
+    if spec.image and (spec.sql or spec.image_from) and not store and _is_new(path, name):
+        say(
+            "The pages of a site will not show these images, which they do not find in a table. "
+            "To keep the images beside their vectors, and show them: --store"
+        )
     with opened_source(db, spec, path, name, images=images) as source:
         if not run_collection(path, name, source, model_id, asks=asks, store=store):
             raise click.exceptions.Exit(1)
+
+
+def _is_new(path: str, name: str) -> bool:
+    with existing(path) as conn:
+        return conn is None or Store(conn).find_collection(name) is None

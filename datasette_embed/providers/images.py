@@ -1,11 +1,13 @@
 """Images: the bytes of a file as a picture that a model of images can be given.
 
-Layer 3: imports ``errors``. What is no image, or one that would fill the memory, is refused by
-itself, so that the others of its batch go on. Pillow is imported when the first one is read.
+Layer 3: imports ``errors`` and ``image_pixels``. What is no image, or one that would fill the
+memory, is refused by itself, so that the others of its batch go on. Pillow is imported when the
+first one is read.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import warnings
@@ -14,16 +16,27 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependencyError, UnreadableTextError
+from ..image_pixels import (
+    PIXEL_BYTES,
+    decoding_bytes,
+    has_levels,
+    in_strips,
+    readable_formats,
+    to_8_bits,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: What is read, in Pillow's names. Not among them is what Pillow hands to another program
-#: (PostScript), and what it tells by nothing but a name.
-FORMATS = "PNG JPEG MPO GIF WEBP AVIF BMP DIB TIFF ICO ICNS JPEG2000 PPM QOI".split()
-#: Most pixels of one image, as Pillow itself warns (``Image.MAX_IMAGE_PIXELS``, Pillow 13): three
-#: bytes each, a quarter of a gigabyte.
+#: Most pixels of one image, as Pillow itself warns (``Image.MAX_IMAGE_PIXELS``, Pillow 13).
 MOST_PIXELS = 89_478_485
+#: Memory that reading one image may take.
+MOST_BYTES = 400_000_000
+#: An image of more pixels is made smaller before a model is given it.
+LARGE_PIXELS = 25_000_000
+#: What it is made smaller to, and the least length of its shorter side then: models see some 224
+#: to 512 pixels of it.
+SMALLER_PIXELS, LEAST_SIDE = 6_000_000, 512
 #: Longest side over shortest. Models scale the shorter side up to some 224 pixels and with it
 #: the longer one, before they cut.
 LONGEST_RATIO = 200
@@ -73,6 +86,8 @@ def image_groups(blobs: Sequence[bytes], model_id: str) -> Iterator[tuple[list[i
 def read_image(blob: bytes, model_id: str) -> Image:
     """Return an image as one shows it: upright, its first frame, on white, in RGB of 8 bits.
 
+    One of more than ``LARGE_PIXELS`` is made smaller.
+
     Args:
         blob: the content of a file, of one of ``FORMATS``.
         model_id: the model that is to embed it, for the message.
@@ -85,32 +100,59 @@ def read_image(blob: bytes, model_id: str) -> Image:
         from PIL import Image, ImageOps
     except ImportError as error:
         raise MissingDependencyError("Pillow", "clip") from error
-    Image.init()
-    formats = [name for name in FORMATS if name in Image.OPEN]
     try:
         with _quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a file's small faults, which are not ours
-            with Image.open(BytesIO(blob), formats=formats) as opened:
-                _check_size(opened.width, opened.height, model_id)
-                return _in_rgb(ImageOps.exif_transpose(opened))
+            with Image.open(BytesIO(blob), formats=readable_formats()) as opened:
+                _check_size(opened, model_id)
+                factor = _factor_of(opened.width, opened.height)
+                if factor == 1:
+                    ImageOps.exif_transpose(opened, in_place=True)
+                    return _in_rgb(opened)
+                # Lets the decoder of JPEG leave out what will not be seen.
+                opened.draft(None, (opened.width // factor, opened.height // factor))
+                small = _in_rgb(opened, _factor_of(opened.width, opened.height))
+                small.getexif()[_ORIENTATION] = opened.getexif().get(_ORIENTATION, 1)
+                ImageOps.exif_transpose(small, in_place=True)
+                return small
     except UnreadableTextError:
         raise
     except Image.DecompressionBombError as error:
-        raise _too_large(model_id) from error
+        raise _too_large(model_id, MOST_PIXELS) from error
     except Exception as error:  # Pillow's readers raise nearly anything
         raise UnreadableTextError(
             model_id, "the content is no image that can be read, or a damaged one"
         ) from error
 
 
-def _check_size(width: int, height: int, model_id: str) -> None:
+#: The tag of EXIF that says how the camera was held.
+_ORIENTATION = 0x0112
+
+
+def _factor_of(width: int, height: int) -> int:
+    """Return by how much an image is made smaller; 1 for one that is given as it is."""
+    if width * height <= LARGE_PIXELS:
+        return 1
+    wanted = math.ceil(math.sqrt(width * height / SMALLER_PIXELS))
+    return max(1, min(wanted, min(width, height) // LEAST_SIDE))
+
+
+def _check_size(opened: Any, model_id: str) -> None:
     """Refuse an image that would fill the memory, by what its header says.
 
     Raises:
         UnreadableTextError: it is too large, or a line.
     """
-    if width * height > MOST_PIXELS:
-        raise _too_large(model_id, f" of {width:,} x {height:,} pixels")
+    width, height = opened.width, opened.height
+    factor = _factor_of(width, height)
+    needed = float(decoding_bytes(opened))
+    if opened.format in ("JPEG", "MPO"):
+        needed += 2 * PIXEL_BYTES / factor**2
+    else:  # what is decoded, and what is made of it
+        needed = max(needed, PIXEL_BYTES + PIXEL_BYTES / factor**2)
+    most = min(MOST_PIXELS, int(MOST_BYTES / needed))
+    if width * height > most:
+        raise _too_large(model_id, most, f" of {width:,} x {height:,} pixels")
     if max(width, height) > LONGEST_RATIO * min(width, height):
         raise UnreadableTextError(
             model_id,
@@ -119,39 +161,32 @@ def _check_size(width: int, height: int, model_id: str) -> None:
         )
 
 
-def _too_large(model_id: str, size: str = "") -> UnreadableTextError:
+def _too_large(model_id: str, most: int, size: str = "") -> UnreadableTextError:
     return UnreadableTextError(
         model_id,
-        f"an image{size} is too large to be read: at most {MOST_PIXELS:,} pixels are. "
-        "Make it smaller",
+        f"an image{size} is too large to be read: at most {most:,} pixels are. Make it smaller",
     )
 
 
-def _in_rgb(image: Any) -> Image:
+def _in_rgb(image: Any, factor: int = 1) -> Image:
     """Return the image in RGB; what is transparent shows white, as on a page."""
+    image.load()
+    if image.mode == "RGB" and factor == 1 and "transparency" not in image.info:
+        same: Image = image
+        return same
+    scale = to_8_bits(image) if has_levels(image) else None
+
+    def in_rgb(strip: Any) -> Any:
+        return _on_white(scale(strip) if scale else strip)
+
+    return in_strips(image, "RGB", in_rgb, factor)
+
+
+def _on_white(image: Any) -> Any:
     from PIL import Image
 
-    if image.mode == "F" or image.mode.startswith("I"):
-        image = _in_8_bits(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         opaque = image.convert("RGBA")
         ground = Image.new("RGBA", opaque.size, "white")
         return Image.alpha_composite(ground, opaque).convert("RGB")
-    converted: Image.Image = image.convert("RGB")
-    return converted
-
-
-def _in_8_bits(image: Any) -> Image:
-    """Return an image of one channel of 16 bits or more, whose numbers Pillow would cut at 255."""
-    import numpy as np
-    from PIL import Image
-
-    levels = np.asarray(image)
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((levels >> 8).astype(np.uint8))
-    # Of 32 bits, or fractions: nobody says what white is, so it is what files of 8 or 16 bits, or
-    # the brightest point, make it.
-    levels = np.nan_to_num(levels.astype(np.float32), posinf=0.0, neginf=0.0)
-    top = float(levels.max())
-    white = next((full for full in (1.0, 255.0, 65_535.0) if top <= full), top)
-    return Image.fromarray(np.clip(levels * (255 / white), 0, 255).round().astype(np.uint8))
+    return image.convert("RGB")

@@ -24,6 +24,7 @@ from ..errors import (
     EmbedError,
     EmbedTimeoutError,
     HiddenCollectionError,
+    ImageTooLargeError,
     JobStateError,
     ModelMismatchError,
     NotFoundError,
@@ -57,6 +58,7 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (PermissionError, 403),
     (ReadOnlyDatabaseError, 403),
     (TextTooLongError, 413),
+    (ImageTooLargeError, 413),
     (BudgetExceededError, 429),
     (BusyError, 429),
     (JobStateError, 409),
@@ -252,7 +254,11 @@ def set_headers(request: Request, datasette: Datasette, response: Response) -> N
 
 
 async def read_json(
-    request: Request, datasette: Datasette, *, may_be_empty: bool = False
+    request: Request,
+    datasette: Datasette,
+    *,
+    may_be_empty: bool = False,
+    long_field: tuple[str, int] | None = None,
 ) -> dict[str, Any]:
     """Return the JSON object that is the body of a request.
 
@@ -261,21 +267,26 @@ async def read_json(
 
     Args:
         may_be_empty: whether no body at all is an empty object.
+        long_field: a field, and how long the body may be where it is among them.
 
     Raises:
-        RequestError: 400, or 413 when it is longer than the setting ``max_body_bytes``.
+        RequestError: 400, or 413 when it is too long.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_json = kind == "application/json"
     if not is_json and not (may_be_empty and shows_token(request)):
         hint = ": send {} with it" if may_be_empty else ""
         raise RequestError(f"The content type of the request must be application/json{hint}")
-    body = await read_body(request, datasette)
+    body = await read_body(request, datasette, long_field[1] if long_field else None)
     if may_be_empty and not body:
         return {}
     if not is_json:
         raise RequestError("The content type of the request must be application/json")
-    return _parse_object(body)
+    found = _parse_object(body)
+    most_bytes = get_settings(datasette).max_body_bytes
+    if long_field and long_field[0] not in found and len(body) > most_bytes:
+        raise _too_long(most_bytes)
+    return found
 
 
 async def read_body(request: Request, datasette: Datasette, most_bytes: int | None = None) -> bytes:
@@ -300,13 +311,10 @@ async def read_body(request: Request, datasette: Datasette, most_bytes: int | No
 
 
 async def _receive(request: Request, limit: int) -> bytes:
-    too_long = RequestError(
-        f"The body of the request is longer than {limit:,} bytes", 413, {"Connection": "close"}
-    )
     announced = request.headers.get("content-length", "")
     # Longer digits than these are no number to compute with.
     if announced.isdecimal() and (len(announced) > 18 or int(announced) > limit):
-        raise too_long
+        raise _too_long(limit)
     body = bytearray()
     while True:
         message = await request.receive()
@@ -314,9 +322,14 @@ async def _receive(request: Request, limit: int) -> bytes:
             raise RequestError("The request ended before its body did")
         body += message.get("body", b"")
         if len(body) > limit:
-            raise too_long
+            raise _too_long(limit)
         if not message.get("more_body", False):
             return bytes(body)
+
+
+def _too_long(limit: int) -> RequestError:
+    message = f"The body of the request is longer than {limit:,} bytes"
+    return RequestError(message, 413, {"Connection": "close"})
 
 
 def _parse_object(body: bytes) -> dict[str, Any]:

@@ -114,18 +114,22 @@ class Searched:
 
     # -- what is asked ----------------------------------------------------------------
 
-    def question(self, usual: int = DEFAULT_NUMBER) -> Question:
+    def question(self, usual: int = DEFAULT_NUMBER, number: str | None = None) -> Question:
         """Return what the address asks for; no more rows than any query of this site returns.
+
+        Args:
+            number: how many rows a form asks for, which counts before the address.
 
         Raises:
             RequestError: a parameter is not what it should be.
         """
         given = {name: self.request.args.get(name) or None for name in PARAMETERS}
-        number = Fields(given, is_text=True).integer("n", usual, most=MOST_NUMBER)
-        number = min(number, self.datasette.setting("max_returned_rows") or number)
+        given["n"] = number or given["n"]
+        count = Fields(given, is_text=True).integer("n", usual, most=MOST_NUMBER)
+        count = min(count, self.datasette.setting("max_returned_rows") or count)
         filters = read_filters(self.request, *PARAMETERS)
         conditions_of(filters, self.rows)
-        return Question(number, tuple(filters))
+        return Question(count, tuple(filters))
 
     def text(self) -> str:
         """Return the words of the address.

@@ -25,7 +25,7 @@ from .fields import Fields
 from .http import Answer, RequestError, json_view, read_json, require_method
 from .lookup import collection_of, database_of, find_model, read
 from .searching import find_entry, nearest_in
-from .uploads import image_of_json
+from .uploads import FIELD, image_of_json, most_bytes_of_json
 
 if TYPE_CHECKING:
     from datasette import Request
@@ -105,7 +105,8 @@ async def similar_view(request: Request, datasette: Datasette) -> Answer:
 
 async def _question(request: Request, datasette: Datasette) -> Question:
     if request.method == "POST":
-        fields = Fields(await read_json(request, datasette))
+        long_field = (FIELD, most_bytes_of_json(datasette))
+        fields = Fields(await read_json(request, datasette, long_field=long_field))
         fields.refuse_others(*_FIELDS)
     else:
         fields = Fields.of_query(request, *_FIELDS)

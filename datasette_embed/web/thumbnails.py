@@ -1,9 +1,9 @@
 """Thumbnails: small copies of images, where Pillow is installed.
 
-Layer 11: imports ``image_types``. Images may be a stranger's: only the decoder of the type that
-their bytes show is used, never on more than ``MOST_PIXELS``, and two at a time. A copy says
-nothing of where and with what a photo was taken. Without Pillow the images themselves are
-shown, up to ``MOST_ORIGINAL_BYTES``.
+Layer 11: imports ``image_pixels`` and ``image_types``. Images may be a stranger's: only the
+decoder of the type that their bytes show is used, never on more than ``MOST_PIXELS`` and
+``MOST_BYTES``, and two at a time. A copy says nothing of where and with what a photo was taken.
+Without Pillow the images themselves are shown, up to ``MOST_ORIGINAL_BYTES``.
 """
 
 from __future__ import annotations
@@ -18,12 +18,21 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from ..image_pixels import (
+    MOST_PIXELS_FROM_OUTSIDE,
+    decoding_bytes,
+    has_levels,
+    in_strips,
+    to_8_bits,
+)
 from ..image_types import SHOWN_BY_BROWSERS, find_image_type
 
 #: The longest side of a copy, in pixels.
 LONGEST_SIDE = 320
-#: Most pixels that are decoded: four bytes each, in memory at once.
-MOST_PIXELS = 50_000_000
+#: Most pixels that are decoded: a photo of 24 megapixels is shown.
+MOST_PIXELS = MOST_PIXELS_FROM_OUTSIDE
+#: Memory that decoding one may take: formats differ in what their decoders keep.
+MOST_BYTES = 200_000_000
 #: Longest image that is sent as it is.
 MOST_ORIGINAL_BYTES = 5 * 1024 * 1024
 #: Memory for copies, in bytes, of all Datasettes of a process.
@@ -68,11 +77,18 @@ async def picture_of(data: bytes, digest: str) -> Picture | None:
         return Picture(data, str(find_image_type(data)))
     found = _copies.find(digest)
     if found is None:
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(_workers(), _thumbnail, data)
+        found = await copy_of(data)
         if found is not None:
             _copies.keep(digest, found)
     return found
+
+
+async def copy_of(data: bytes) -> Picture | None:
+    """Return a small copy of an image, which is kept nowhere; None without Pillow too."""
+    if not has_pillow() or find_image_type(data) is None:
+        return None
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_workers(), _thumbnail, data)
 
 
 @cache
@@ -93,26 +109,38 @@ def _thumbnail(data: bytes) -> Picture | None:
     decoder = _DECODERS[str(find_image_type(data))]
     try:
         with Image.open(io.BytesIO(data), formats=[decoder]) as image:
-            if image.width * image.height > MOST_PIXELS:
+            pixels = image.width * image.height
+            if pixels > MOST_PIXELS or pixels * decoding_bytes(image) > MOST_BYTES:
                 return None
             # Lets the decoder of JPEG leave out what will not be seen.
             image.draft(None, (2 * LONGEST_SIDE, 2 * LONGEST_SIDE))
+            image.load()
             is_opaque = not image.has_transparency_data
-            mode = "RGB" if is_opaque else "RGBA"
-            # What has its colours in a list cannot be made smaller well.
-            small: Any = (
-                image if image.mode in ("RGB", "RGBA", "L", "CMYK") else image.convert(mode)
-            )
+            small = _smaller(image, "RGB" if is_opaque else "RGBA")
             small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-            small = ImageOps.exif_transpose(small.convert(mode))
+            small.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
+            small = ImageOps.exif_transpose(small)
             out = io.BytesIO()
             # Only pixels go into the copy.
-            plain = Image.new(mode, small.size)
+            plain = Image.new(small.mode, small.size)
             plain.paste(small)
             plain.save(out, "JPEG" if is_opaque else "PNG", quality=82)
     except Exception:  # a decoder may raise anything about a stranger's bytes
         return None
     return Picture(out.getvalue(), "image/jpeg" if is_opaque else "image/png")
+
+
+#: The tag of EXIF that says how the camera was held.
+_ORIENTATION = 0x0112
+
+
+def _smaller(image: Any, mode: str) -> Any:
+    """Return an image in 8 bits, at least twice as long as its copy where it is so itself."""
+    scale = to_8_bits(image) if has_levels(image) else None
+    factor = max(1, max(image.size) // (2 * LONGEST_SIDE))
+    return in_strips(
+        image, mode, lambda strip: (scale(strip) if scale else strip).convert(mode), factor
+    )
 
 
 class _Copies:

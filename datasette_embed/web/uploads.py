@@ -39,10 +39,12 @@ class Upload:
     Attributes:
         name: what its sender calls it; empty where they do not.
         data: its bytes.
+        number: how many rows are asked for, as the form says it; None where it does not.
     """
 
     name: str
     data: bytes
+    number: str | None = None
 
 
 async def uploaded_image(request: Request, datasette: Datasette) -> Upload:
@@ -61,7 +63,9 @@ async def uploaded_image(request: Request, datasette: Datasette) -> Upload:
         raise RequestError("Choose one image: several were sent")
     if not files or (not files[0].data and not files[0].filename):
         raise RequestError("Choose an image to search with")
-    return Upload(files[0].filename or "", checked_image(files[0].data))
+    numbers = [part.data for part in parts if part.name == "n"]
+    number = numbers[0].decode("utf-8", "replace") if numbers else None
+    return Upload(files[0].filename or "", checked_image(files[0].data), number)
 
 
 def is_upload(scope: Mapping[str, Any]) -> bool:
@@ -89,6 +93,14 @@ def _refuse_without_token(request: Request, datasette: Datasette, parts: list[Pa
     given = b"".join(part.data for part in parts if part.name == "csrftoken")
     if not hmac.compare_digest(given, str(request.scope["csrftoken"]()).encode("utf-8")):
         raise RequestError("This form has no valid token: load the page again, and send it", 403)
+
+
+def most_bytes_of_json(datasette: Datasette) -> int:
+    """Return how long a JSON object may be in which there may be an image as base64."""
+    settings = get_settings(datasette)
+    # Three bytes are four letters.
+    image_bytes = (settings.max_image_bytes + 2) // 3 * 4
+    return max(settings.max_body_bytes, image_bytes + FORM_BYTES)
 
 
 def image_of_json(value: Any) -> bytes:

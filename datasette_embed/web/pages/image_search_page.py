@@ -6,6 +6,7 @@ without an address of its own: what was sent is nowhere kept.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 from datasette import Response
@@ -16,10 +17,11 @@ from ..forms import refuse_other_site
 from ..http import RequestError, require_method
 from ..results import Searched
 from ..results_api import searched_of
-from ..uploads import is_upload, uploaded_image
+from ..thumbnails import copy_of
+from ..uploads import Upload, is_upload, uploaded_image
 from .frame import Page, html_view
 from .result_rows import question_context, rows_context
-from .search_page import search_context, with_problem
+from .search_page import search_context, url_of, with_problem
 
 if TYPE_CHECKING:
     from datasette import Request
@@ -61,7 +63,7 @@ def _refuse_texts_only(model: EmbeddingModel) -> None:
 
 async def _found(searched: Searched, entries: int) -> dict[str, Any]:
     upload = await uploaded_image(searched.request, searched.datasette)
-    question = searched.question()
+    question = searched.question(number=upload.number)
     _refuse_texts_only(await searched.model())
     blob = await searched.embedded(upload.data)
     result = await searched.nearest_to_vector(blob, question)
@@ -78,5 +80,15 @@ async def _found(searched: Searched, entries: int) -> dict[str, Any]:
         "json_url": None,
         "csv_url": None,
         "image_name": upload.name or "the image",
+        "sent_image": await _sent_image(upload),
+        "image_api": f"{url_of(searched)}/similar.json",
         "has_searched": True,
     }
+
+
+async def _sent_image(upload: Upload) -> str | None:
+    """Return a small copy of what was sent as an address that holds it; nothing is kept."""
+    picture = await copy_of(upload.data)
+    if picture is None:
+        return None
+    return f"data:{picture.media_type};base64,{b64encode(picture.data).decode('ascii')}"

@@ -58,7 +58,7 @@ async def search_page(request: Request, datasette: Datasette) -> Page | Response
             context |= await _newest(searched, context)
     except EmbedError as error:
         return await with_problem(searched, "embed_search.html", context, error)
-    twin = f"{_url(searched)}.json{query_end(request)}"
+    twin = f"{url_of(searched)}.json{query_end(request)}"
     status = 403 if is_asked and words_off else 200
     return Page("embed_search.html", context, status=status, twin=twin)
 
@@ -79,7 +79,7 @@ async def search_context(searched: Searched) -> dict[str, Any]:
         "words_off": words_off,
         "takes_images": model is not None and model.supports_binary,
         "has_cookie": "cookie" in request.headers,
-        "image_action": f"{_url(searched)}{'?' if kept else ''}{urlencode(kept)}",
+        "image_action": f"{url_of(searched)}{'?' if kept else ''}{urlencode(kept)}",
         "most_bytes": size_text(get_settings(datasette).max_image_bytes),
     }
 
@@ -113,7 +113,7 @@ async def _found(searched: Searched, question: Question, entries: int) -> dict[s
     text = searched.text()
     blob = await searched.embedded(text)
     result = await searched.nearest_to_text(text, question)
-    found = await rows_context(searched, result, question, entries=entries, url=_url(searched))
+    found = await rows_context(searched, result, question, entries=entries, url=url_of(searched))
     # Words and images are never as near each other as two images are.
     weak = None if found["is_of_images"] else await _weak(searched, blob, result)
     return {**found, "has_searched": True, "weak": weak}
@@ -138,7 +138,7 @@ async def _newest(searched: Searched, context: dict[str, Any]) -> dict[str, Any]
         samples = await _samples(searched, entries)
     return {
         **await rows_context(
-            searched, result, question, entries=entries, url=_url(searched), has_scores=False
+            searched, result, question, entries=entries, url=url_of(searched), has_scores=False
         ),
         "samples": samples,
     }
@@ -150,9 +150,10 @@ async def _samples(searched: Searched, entries: int) -> list[dict[str, str]]:
     places = sorted({entries * n // (SAMPLES + 1) for n in range(1, SAMPLES + 1)})
     texts = await searched.texts_at(column, places) if entries else []
     searches = dict.fromkeys(text[:_SAMPLE_CHARACTERS].strip() for text in texts)
-    base = _url(searched)
+    base = url_of(searched)
     return [{"text": text, "url": f"{base}?{urlencode({'q': text})}"} for text in searches]
 
 
-def _url(searched: Searched) -> str:
+def url_of(searched: Searched) -> str:
+    """Return the address of the page."""
     return collection_url(searched.datasette, searched.database.name, searched.record.name)
