@@ -192,10 +192,8 @@ class OutdatedCollectionError(EmbedError):
         self.collection = collection
         self.reason = reason
         remedy = "Run datasette embed sync" if can_sync else "Delete it and embed it again"
-        super().__init__(
-            f"Collection '{collection}' {reason}: vectors of two versions cannot be compared. "
-            f"{remedy}"
-        )
+        why = f"{reason}: vectors of two versions cannot be compared"
+        super().__init__(f"Collection '{collection}' {why}. {remedy}")
 
 
 class ModelNotAllowedError(EmbedError, PermissionError):
@@ -248,11 +246,8 @@ class MissingDependencyError(EmbedError, ImportError):
     def __init__(self, package: str, extra: str) -> None:
         self.package = package
         self.extra = extra
-        super().__init__(
-            f"{package} is not installed. Run: pip install 'datasette-embed[{extra}]'"
-            if extra
-            else f"{package} is not installed. Run: pip install {package}"
-        )
+        what = f"'datasette-embed[{extra}]'" if extra else package
+        super().__init__(f"{package} is not installed. Run: pip install {what}")
 
 
 class ProviderError(EmbedError):

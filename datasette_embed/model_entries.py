@@ -50,7 +50,7 @@ _OPENAI_OPTIONS: dict[str, Reader] = {
     "dimensions": read_whole_number,
     "key": read_key_name,
     "key_env_var": read_variable,
-    "encoding_format": read_choice("base64", "float"),
+    "encoding_format": read_choice("base64", "float", "none"),
     "query_parameters": read_object,
     "document_parameters": read_object,
     "max_batch_tokens": read_whole_number,

@@ -22,7 +22,8 @@ class Preset:
         read_on: the day that page was read, ISO 8601.
         key: name of its API key, as in ``datasette embed keys set NAME``; None: needs none.
         key_env_var: the environment variable its own documentation names for the key.
-        encoding_format: ``base64`` where it is known to send that, else ``float``.
+        encoding_format: ``base64`` where it is known to send that, else ``float``; ``none`` where
+            it refuses a request that names one.
         batch_size: most texts of one request; None where nothing is said.
         max_batch_tokens: most tokens of one request; None where nothing is said.
         query_parameters: sent with texts to search for, beside what the protocol has.
@@ -128,6 +129,17 @@ _SERVICES = {
         read_on="2026-11-28",
         key="gemini",
         key_env_var="GEMINI_API_KEY",
+    ),
+    # It refuses fields that it does not know: https://github.com/BerriAI/litellm/issues/6337
+    "jina": Preset(
+        base_url="https://api.jina.ai/v1",
+        source="https://api.jina.ai/openapi.json",
+        read_on="2026-11-29",
+        key="jina",
+        key_env_var="JINA_API_KEY",
+        encoding_format="none",
+        query_parameters={"task": "retrieval.query"},
+        document_parameters={"task": "retrieval.passage"},
     ),
     "mistral": Preset(
         base_url="https://api.mistral.ai/v1",

@@ -92,10 +92,11 @@ def known_prompts(model: str) -> Prompts | None:
     """Return the prompts of a model by its usual name, whoever hosts it; None if not known.
 
     The name may be a hub's (``intfloat/e5-base-v2``), a folder, a GGUF file
-    (``bge-m3-Q8_0.gguf``) or Ollama's (``nomic-embed-text:latest``).
+    (``bge-m3-Q8_0.gguf``), Ollama's (``nomic-embed-text:latest``) or LM Studio's
+    (``text-embedding-nomic-embed-text-v1.5``).
     """
     for part in reversed(re.split(r"[/\\:@]", model.rstrip("/\\"))):
-        name = _STORED.sub("", part.lower())
+        name = _STORED.sub("", part.lower()).removeprefix("text-embedding-")
         for pattern, prompts in _KNOWN:
             if re.fullmatch(pattern, name):
                 return prompts

@@ -51,6 +51,7 @@ JINA_3 = Prompts(
         ("WhereIsAI/UAE-Large-V1", PASSAGES),
         ("nomic-ai/nomic-embed-text-v1.5", NOMIC),
         ("nomic-embed-text", NOMIC),
+        ("text-embedding-nomic-embed-text-v1.5", NOMIC),
         ("nomic-embed-text:latest", NOMIC),
         ("nomic-embed-text:v1.5", NOMIC),
         ("./nomic-embed-text-v1.5.Q8_0.gguf", NOMIC),

@@ -182,6 +182,7 @@ def of_sqlite(message):
         (ModelMismatchError("a", "m", "n"), 409),
         (EmbedTimeoutError("m", 1), 504),
         (ProviderError("m", "no"), 502),
+        (ProviderError("m", "no", retryable=True), 503),
         (SourceError("t", "no such column"), 400),
         (InvalidVectorError("no"), 400),
         (MissingKeyError("m"), 400),

@@ -17,6 +17,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -101,7 +102,7 @@ class OpenAIModel(EmbeddingModel):
             dimensions: length of the vectors to ask for; None for the model's own.
             key: name of the API key, as in ``datasette embed keys set NAME``.
             key_env_var: environment variable that may hold the key.
-            encoding_format: ``base64`` or ``float``, as vectors are asked for.
+            encoding_format: ``base64`` or ``float``, or ``none``: the request does not say.
             query_parameters: sent beside the protocol's with texts to search for.
             document_parameters: the same, with texts to be searched.
             max_batch_tokens: most tokens of one request.
@@ -236,7 +237,8 @@ class OpenAIModel(EmbeddingModel):
             UnreadableTextError: the one text is too long for the server.
             ProviderError: the server failed, or answered with something else.
         """
-        call = Call(self.model_id, self.model, self._key_names(), len(items))
+        host = urlsplit(self.base_url).netloc
+        call = Call(self.model_id, self.model, self._key_names(), len(items), host)
         headers = self._headers(key)
         client = self._find_client()
         texts = [self._fitted(str(item)) for item in self.with_prompt(items, kind)]
@@ -261,9 +263,13 @@ class OpenAIModel(EmbeddingModel):
 
     def _extra_body(self, kind: Kind) -> dict[str, Any]:
         """Return what a request says beside the texts, the model and the format."""
-        if self.asked_dimensions is None:
-            return self.parameters[kind]
-        return {self._dimensions_parameter: self.asked_dimensions, **self.parameters[kind]}
+        body = dict(self.parameters[kind])
+        if self.asked_dimensions is not None:
+            body = {self._dimensions_parameter: self.asked_dimensions, **body}
+        if self.encoding_format == "none":
+            # Not to name one makes the client name base64; this takes it out again.
+            body["encoding_format"] = import_module("openai._types").Omit()
+        return body
 
     def _headers(self, key: str | None) -> dict[str, str]:
         """Return the headers of one call: its key never is the client's, which all share.

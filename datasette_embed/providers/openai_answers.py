@@ -33,6 +33,7 @@ from ..errors import (
 MOST_CHARACTERS = 500
 #: Codes of an account that has nothing left (OpenAI's guide to error codes).
 _QUOTA_CODES = ("insufficient_quota", "billing_not_active", "billing_hard_limit_reached")
+_NO_BALANCE = re.compile(r"insufficient[ _]balance", re.IGNORECASE)  # Jina's, with a 403
 #: What servers say of a text that is too long, or of a request that is.
 _TOO_LONG = re.compile(
     r"maximum (context|input|sequence|text|token)|context[ _]length|too (long|large|many tokens)"
@@ -51,12 +52,14 @@ class Call:
         model: what the server calls it.
         key_names: how its key may be set, for a message; None where it has none.
         items: number of texts.
+        host: the server's, with its port; for the log only.
     """
 
     model_id: str
     model: str
     key_names: str | None
     items: int
+    host: str
 
 
 class BodyRefusedError(Exception):
@@ -194,7 +197,7 @@ def _passing(call: Call, reason: str, error: Exception) -> ProviderError:
     return ProviderError(
         call.model_id,
         f"{reason}, retry in a moment",
-        detail=f"{reason} ({type(cause).__name__}: {cause})",
+        detail=f"{reason}. Is it {call.host}, and does it run? ({type(cause).__name__}: {cause})",
         retryable=True,
     )
 
@@ -208,10 +211,12 @@ def _of_status(error: Any, call: Call) -> EmbedError:
         return {"reason": reason, "detail": f"{reason}. The server says: {said}"}
 
     if 300 <= status < 400:
-        host = urlsplit(error.response.headers.get("location", "")).hostname or "another address"
-        reason = f"the server sends every call on to {host}, which is not followed: set base_url"
-        return CallRefusedError(call.model_id, **described(reason))
-    if status == 402 or {str(error.code), str(error.type)} & set(_QUOTA_CODES):
+        host = urlsplit(error.response.headers.get("location", "")).hostname or "no address"
+        reason = "the server sends every call on, which is not followed: set base_url"
+        return CallRefusedError(call.model_id, reason, detail=f"{reason}. It names {host}")
+    codes = {str(error.code), str(error.type)}
+    is_empty = status == 403 and _NO_BALANCE.search(f"{codes} {said}") is not None
+    if status == 402 or is_empty or codes & set(_QUOTA_CODES):
         reason = f"the account has nothing left (HTTP {status}): see to it at the provider's site"
         return QuotaExceededError(call.model_id, **described(reason))
     if status in (401, 403):

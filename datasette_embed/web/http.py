@@ -143,7 +143,9 @@ def status_of(error: Exception) -> int:
         return int(error.status)
     for kind, status in _STATUSES:
         if isinstance(error, kind) and isinstance(error, EmbedError):
-            return status
+            # A service that is busy is no fault of ours, nor of the request.
+            is_passing = status == 502 and getattr(error, "retryable", False)
+            return 503 if is_passing else status
     if isinstance(error, SourceError) and error.reason == _NO_FILE:
         return 500
     cause = error.__cause__ if isinstance(error, SourceError) else error
