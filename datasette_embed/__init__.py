@@ -89,6 +89,7 @@ _MODULES = {
         "EmbedTimeoutError",
         "EntryNotFoundError",
         "HiddenCollectionError",
+        "ImageTooLargeError",
         "InvalidVectorError",
         "JobNotFoundError",
         "JobStateError",

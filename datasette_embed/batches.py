@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 #: Items of one model call and one transaction; also what a kill can cost.
 BATCH_ITEMS = 64
 RETRIES = 8
+#: Of each half of what was tried so often in vain.
+RETRIES_OF_A_HALF = 3
 #: Most of the first wait between two attempts, which doubles with each.
 FIRST_BACKOFF_SECONDS = 0.25
 LONGEST_BACKOFF_SECONDS = 60.0
@@ -48,9 +50,6 @@ LONGEST_WAIT_SECONDS = 600.0
 WAIT_STEP_SECONDS = 20.0
 #: How soon a run that waits for its calls sees that it is to pause.
 PAUSE_STEP_SECONDS = 0.5
-#: What stays of a text that a service finds too long, each time it does; shorter ones than the
-#: shortest are not cut any more.
-CUT, SHORTEST_CUT = 0.7, 200
 #: Most different things said by a failing model that one run writes into the log.
 MOST_LOGGED = 20
 
@@ -73,16 +72,38 @@ class Stopped(Paused):
 
 
 class _Call:
-    """A batch that waits for its call, and how often it was tried in vain."""
+    """A batch that waits for its call, and how often it was tried in vain.
 
-    def __init__(self, items: list[MissingContent], attempt: int = 0) -> None:
+    Attributes:
+        retries: how often it is tried again.
+        answers: calls that the model had answered when what is in it was first tried in vain;
+            None before.
+        then: the call to make once this one has come to its end.
+    """
+
+    def __init__(
+        self,
+        items: list[MissingContent],
+        retries: int = RETRIES,
+        answers: int | None = None,
+        then: _Call | None = None,
+    ) -> None:
         self.items = items
-        self.attempt = attempt
+        self.attempt = 0
+        self.retries = retries
+        self.answers = answers
+        self.then = then
 
     def halves(self) -> list[_Call]:
         """Return it cut in two, the second half first: the last of a list is called next."""
         middle = len(self.items) // 2
-        return [_Call(self.items[middle:]), _Call(self.items[:middle])]
+        return [_Call(self.items[middle:], then=self.then), _Call(self.items[:middle])]
+
+    def halves_in_turn(self) -> _Call:
+        """Return its first half, and then the second: while a service is down one path is tried."""
+        middle = len(self.items) // 2
+        second = _Call(self.items[middle:], RETRIES_OF_A_HALF, self.answers, self.then)
+        return _Call(self.items[:middle], RETRIES_OF_A_HALF, self.answers, second)
 
 
 #: What became of an item: its blob, or why it has none.
@@ -125,6 +146,7 @@ class BatchEmbedder:
         self._ready: list[_Call] = []
         self._delayed: list[tuple[float, int, _Call]] = []  # a heap, by when it is time
         self._numbers = count()
+        self._answers = 0
         self._calls: Calls[_Call, Batch] = Calls(
             self._call_model, model.concurrency, lambda: not pause.is_set()
         )
@@ -139,14 +161,15 @@ class BatchEmbedder:
     def embed_all(self, batches: Iterator[list[MissingContent]]) -> Iterator[list[Outcome]]:
         """Yield the outcomes of calls, in the order in which they end.
 
-        A batch that fails is cut in two until the item that fails stands alone. Of a text that
-        a service finds too long the beginning is embedded.
+        A batch that fails is cut in two until the item that fails stands alone: at once, or,
+        where a later attempt may succeed, after the last one. Of a text that a service finds
+        too long the beginning is embedded.
 
         Args:
             batches: asked for the next one when there is room for another call.
 
         Raises:
-            Paused: the model kept failing, or the pause was set.
+            Paused: the model kept failing at everything, or the pause was set.
             EmbedError: one that every other item would meet too.
             BaseException: what ``batches`` raised, or was given to ``stop``. In any case what
                 was called for until then is yielded first.
@@ -235,44 +258,56 @@ class BatchEmbedder:
             self.stop(Paused(first_line(error)))
         except (ProviderError, InvalidVectorError) as error:
             if isinstance(error, ProviderError) and error.retryable:
-                self._try_again(call, error)
-            elif len(call.items) == 1 and self._is_cut(call.items[0], error):
-                self._ready.append(call)
-            elif len(call.items) == 1:
-                self._log_detail(error)
-                return [(call.items[0], error)]
-            else:
+                return self._try_again(call, error)
+            if len(call.items) > 1:
                 self._ready += call.halves()
+            elif _is_too_long(error) and call.items[0].cut(self._model):
+                self._ready.append(call)
+            else:
+                return self._blamed(call, error)
         except BaseException as error:  # what the calls beside it brought is handed over first
             self.stop(error)
         else:
+            self._answers += 1
+            self._go_on(call)
             return list(zip(call.items, vectors.encode_rows(answer.vectors), strict=True))
         return []
 
-    def _is_cut(self, item: MissingContent, error: EmbedError) -> bool:
-        """Cut a text that a service finds too long, as others are that a model reads in part.
+    def _try_again(self, call: _Call, error: ProviderError) -> list[Outcome]:
+        """Put a call off; if it was tried often enough, find out whether one item is to blame.
 
         Returns:
-            Whether less of it is left to try.
+            What became of its one item, where the model has answered others meanwhile.
         """
-        content = item.content
-        if not (isinstance(error, UnreadableTextError) and error.is_too_long):
-            return False
-        if not isinstance(content, str) or len(content) <= SHORTEST_CUT:
-            return False
-        # A model whose tokens are estimated has sent no more than that already.
-        sent = min(len(content), 4 * (self._model.max_tokens or len(content)))
-        item.cut_to = max(SHORTEST_CUT, int(sent * CUT))
-        return True
-
-    def _try_again(self, call: _Call, error: ProviderError) -> None:
-        """Put a call off, or end the run if it was tried often enough."""
-        if call.attempt == RETRIES:
+        if call.answers is None:
+            call.answers = self._answers
+        if call.attempt < call.retries:
+            self._put_off(call, error)
+        elif len(call.items) > 1 and not error.is_rate_limit:
+            self._ready.append(call.halves_in_turn())
+        elif self._answers == call.answers:
             self._log_detail(error)
             self.stop(Paused(f"the model kept failing: {first_line(error)}"))
-            return
+        elif error.is_rate_limit:
+            self._put_off(call, error)
+        else:
+            return self._blamed(call, error)
+        return []
+
+    def _blamed(self, call: _Call, error: EmbedError) -> list[Outcome]:
+        """Return what became of the one item of a call: it cannot be embedded."""
+        self._log_detail(error)
+        self._go_on(call)
+        return [(call.items[0], error)]
+
+    def _go_on(self, call: _Call) -> None:
+        if call.then is not None:
+            self._ready.append(call.then)
+
+    def _put_off(self, call: _Call, error: ProviderError) -> None:
+        """Let a call wait for its next attempt, as long as the service asks."""
         # Full jitter, so that many waiting clients do not come back together.
-        most = FIRST_BACKOFF_SECONDS * 2.0**call.attempt
+        most = FIRST_BACKOFF_SECONDS * 2.0 ** min(call.attempt, RETRIES)
         seconds = random.uniform(0, min(LONGEST_BACKOFF_SECONDS, most))
         if error.retry_after_seconds:
             seconds = error.retry_after_seconds
@@ -336,6 +371,10 @@ def cut_into_batches(
         random.Random(0).shuffle(batches)
         for batch in batches:
             yield group[batch.start : batch.stop]
+
+
+def _is_too_long(error: EmbedError) -> bool:
+    return isinstance(error, UnreadableTextError) and error.is_too_long
 
 
 def first_line(error: BaseException) -> str:

@@ -258,6 +258,7 @@ class ProviderError(EmbedError):
         reason: what anybody may read.
         retryable: whether the same call may succeed later.
         retry_after_seconds: how long the provider asked to wait, if it did.
+        is_rate_limit: whether it was one call too many, whatever is in it.
     """
 
     def __init__(
@@ -268,10 +269,10 @@ class ProviderError(EmbedError):
         detail: str | None = None,
         retryable: bool = False,
         retry_after_seconds: float | None = None,
+        is_rate_limit: bool = False,
     ) -> None:
-        self.model_id = model_id
-        self.reason = reason
-        self.retryable = retryable
+        self.model_id, self.reason = model_id, reason
+        self.retryable, self.is_rate_limit = retryable, is_rate_limit
         self.retry_after_seconds = retry_after_seconds
         self._detail = f"{model_id}: {detail}" if detail else None
         super().__init__(f"{model_id}: {reason}")

@@ -26,6 +26,10 @@ from .records import (
 from .store import Store
 from .vectors import ITEM_SIZE
 
+#: What stays of a text that a service finds too long, each time it does; of shorter ones than the
+#: shortest nothing is cut.
+CUT, SHORTEST_CUT = 0.7, 200
+
 
 @dataclass
 class MissingContent:
@@ -52,6 +56,20 @@ class MissingContent:
     def entry_ids(self) -> list[str]:
         """The ids of the rows."""
         return [str(row.entry_id) for row in self.rows]
+
+    def cut(self, model: EmbeddingModel) -> bool:
+        """Cut a text that a service finds too long, so that it is embedded by its beginning.
+
+        Returns:
+            Whether less of it is left to try.
+        """
+        content = self.content
+        if not isinstance(content, str) or len(content) <= SHORTEST_CUT:
+            return False
+        # A model whose tokens are estimated has sent no more than that already.
+        sent = min(len(content), 4 * (model.max_tokens or len(content)))
+        self.cut_to = max(SHORTEST_CUT, int(sent * CUT))
+        return True
 
     def new_entries(self, blob: bytes, model: EmbeddingModel, *, store: bool) -> list[NewEntry]:
         """Return what to write for each of the rows once the content has a vector.

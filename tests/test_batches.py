@@ -198,8 +198,36 @@ def test_run_service_is_down_reads_no_further_and_pauses(db, monkeypatch):
         JobStatus.PAUSED,
         "the model kept failing: counting: is down",
     )
-    assert len({tuple(call) for call in model.calls}) <= 6
+    assert len({text for call in model.calls for text in call}) <= 8
+    assert len(model.calls) < 60
     assert stored(db) == {}
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_run_one_item_that_a_service_always_breaks_at_is_found(db, monkeypatch, concurrency):
+    """It says to try again, for ever: the job must not pause for ever, nor blame the others."""
+    monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
+    model = ServiceModel(concurrency=concurrency, batch_size=8)
+    model.bad = {"text 17"}
+    model.error = lambda: ProviderError("counting", "is broken", retryable=True)
+    outcome = run_job(db, model)
+    assert (outcome.status, outcome.counts.embedded) == (JobStatus.FINISHED, 39)
+    assert query(db, "select entry_id, message from _embed_failures") == [
+        ("17", "counting: is broken")
+    ]
+    assert stored(db) == expected([row for row in ROWS if row[0] != 17])
+
+
+def test_run_limit_of_calls_blames_no_item(db, monkeypatch):
+    """A call that has no luck waits on while others have, and is not cut into more calls."""
+    monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
+    model = ServiceModel(concurrency=2, batch_size=8)
+    too_many = ProviderError("counting", "too many calls", retryable=True, is_rate_limit=True)
+    model.script = [None, *[too_many] * 8, None, *[too_many] * 8]
+    outcome = run_job(db, model)
+    assert (outcome.status, outcome.counts.failed) == (JobStatus.FINISHED, 0)
+    assert {len(call) for call in model.calls} == {8}
+    assert stored(db) == expected(ROWS)
 
 
 def test_run_one_bad_item_among_calls_at_once_is_found(db):

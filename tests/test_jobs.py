@@ -469,18 +469,21 @@ def test_run_retryable_errors_wait_as_asked_then_go_on(db, model):
 
 
 def test_run_retryable_errors_go_on_for_ever_paused(db, model, monkeypatch):
-    """After nine attempts the run is paused, and the same job goes on later."""
+    """After nine attempts, and a look at its halves, the run is paused and goes on later."""
     monkeypatch.setattr("random.uniform", lambda low, high: high)
-    model.script = [busy() for _ in range(9)]
+    model.script = [busy() for _ in range(100)]
     pause = PauseThatNeverWaits()
     outcome = run_job(db, model, pause=pause)
     assert (outcome.status, outcome.reason) == (
         JobStatus.PAUSED,
         "the model kept failing: counting: busy",
     )
-    assert (len(model.calls), failures(db)) == (9, [])
+    assert [len(call) for call in model.calls[:10]] == [len(ROWS)] * 9 + [len(ROWS) // 2]
+    assert (len(model.calls) < 30, failures(db)) == (True, [])
     # Twice as long each time; of the last wait a step, and the rest.
-    assert pause.waits == pytest.approx([0.25, 0.5, 1, 2, 4, 8, 16, 20, 12], abs=0.2)
+    assert pause.waits[:9] == pytest.approx([0.25, 0.5, 1, 2, 4, 8, 16, 20, 12], abs=0.2)
+    assert max(pause.waits[9:]) <= 1
+    model.script = []
     again = run_job(db, model)
     assert (again.status, again.job.id) == (JobStatus.FINISHED, outcome.job.id)
     assert stored(db) == expected(ROWS)

@@ -234,6 +234,7 @@ def _of_status(error: Any, call: Call) -> EmbedError:
             **described(f"the server is busy or broken (HTTP {status}), retry in a moment"),
             retryable=True,
             retry_after_seconds=retry_after(error.response.headers),
+            is_rate_limit=status == 429,
         )
     if call.items == 1 and is_too_long:
         found = UnreadableTextError(
