@@ -37,7 +37,7 @@ from .redaction import redacted
 
 logger = logging.getLogger(__name__)
 
-#: Items of one model call and one transaction; also what a kill can cost.
+#: Items of one model call and one transaction; a kill can cost those of the calls under way.
 BATCH_ITEMS = 64
 RETRIES = 8
 #: Of each half of what was tried so often in vain.

@@ -2,7 +2,7 @@
 
 Layer 8: imports everything below. Synchronous and restartable: each batch is embedded
 outside any transaction, then written in one together with the job's progress, so that a
-kill at any moment costs the batch in flight and nothing else. What is up to date is
+kill at any moment costs the batches in flight and nothing else. What is up to date is
 decided by content, not by a cursor, so a run may start over as often as it likes.
 """
 

@@ -134,6 +134,24 @@ async def test_read_json_too_long_is_413_before_it_is_read(make_datasette):
 
 
 @pytest.mark.asyncio
+async def test_read_json_takes_one_long_text_and_nothing_else_that_long(make_datasette):
+    """A list of as many bytes takes seconds to read, in which the site answers nobody."""
+    datasette = make_datasette(config={"max_body_bytes": 100})
+    text = "A+/" * 1_000
+    for written in (text, text.replace("/", "\\/")):
+        body = b'{"image": "%s"}' % written.encode()
+        long_field = ("image", len(body))
+        found = await read_json(request_of(part(body)), datasette, long_field=long_field)
+        assert found == {"image": text}
+    of_lists = b'{"image": [%s]}' % b",".join([b"[1]"] * 100)
+    of_other = b'{"other": "%s"}' % text.encode()
+    for body in (of_lists, of_other, of_lists[:-1] + b', "a": "%s"}' % text.encode()):
+        with pytest.raises(RequestError, match="longer than 100 bytes") as caught:
+            await read_json(request_of(part(body)), datasette, long_field=("image", 10_000))
+        assert caught.value.status == 413
+
+
+@pytest.mark.asyncio
 async def test_read_json_body_without_end_refused(make_datasette):
     """Neither silence nor dripping keeps a request open."""
     datasette = make_datasette(config={"body_timeout_seconds": 0.02})
