@@ -2,7 +2,8 @@
 
 Layer 2: imports ``threads``. The caller's thread begins calls and waits for those that have
 ended; between the two, threads take what waits without asking it, so that all are busy while
-it writes. What is called, and what becomes of a call that fails, is decided elsewhere.
+it writes. A kill costs those that run, and those that have ended and are not written yet. What
+is called, and what becomes of a call that fails, is decided elsewhere.
 """
 
 from __future__ import annotations

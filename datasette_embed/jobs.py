@@ -1,9 +1,9 @@
 """The resumable embedding engine: source -> what is missing -> vectors -> rows.
 
-Layer 8: imports everything below. Synchronous and restartable: each batch is embedded
-outside any transaction, then written in one together with the job's progress, so that a
-kill at any moment costs the batches in flight and nothing else. What is up to date is
-decided by content, not by a cursor, so a run may start over as often as it likes.
+Layer 8: imports everything below. Synchronous and restartable: each batch is embedded outside
+any transaction, then written in one together with the job's progress, so that a kill costs the
+calls under way, as many as the model takes at once, and what is not written yet. What is up to
+date is decided by content, not by a cursor, so a run may start over as often as it likes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class JobRun:
         key: the API key to call the model with.
         batch_size: most texts of one call and one transaction.
         report: called with the counts after every step.
-        pause: set it to end the run in the state ``pause_status`` after the batch in flight.
+        pause: set it to end the run in the state ``pause_status`` after the calls under way.
 
     Attributes:
         pause_status: ``paused``; or ``pending`` where it is to go on by itself.

@@ -11,6 +11,7 @@ from bs4 import BeautifulSoup
 
 from datasette_embed import compat
 from datasette_embed.database import quoted, sqlite3
+from datasette_embed.errors import ProviderError
 from datasette_embed.models import Kind
 from tests.api_site import (
     ANONYMOUS,
@@ -260,6 +261,18 @@ async def test_search_failing_model_keeps_the_form(api_site, counting_model):
     assert "the secret reason" not in soup.get_text()
     counting_model.fails_with = None
     assert len(table_of(await soup_of(api_site, f"{PAGE}?q=a+pet"))[1]) == 3
+
+
+async def test_search_busy_service_says_when_to_ask_again(api_site, counting_model):
+    """What a service asked for is passed on to the visitor, as page and as JSON."""
+    await api_site.make(columns=["body"])
+    counting_model.fails_with = ProviderError(
+        "counting", "the server is busy", retryable=True, retry_after_seconds=20.5
+    )
+    for path in (f"{PAGE}?q=a+pet", f"{PAGE}.json?q=a+pet"):
+        response = await api_site.get(path)
+        assert (response.status_code, response.headers["retry-after"]) == (503, "21")
+        assert "the server is busy" in response.text
 
 
 async def test_search_closed_to_visitors_says_so_and_leads_on(make_api_site, counting_model):

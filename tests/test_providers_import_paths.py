@@ -275,6 +275,7 @@ def test_error_of_a_call_is_translated_and_shows_no_key(monkeypatch, raises, exp
         model.embed("x")
     assert type(caught.value) is expected
     assert caught.value.retryable is retryable
+    assert caught.value.is_rate_limit is (raises == "RateLimitError")
     assert SECRET not in caught.value.detail + str(caught.value.__cause__)
     assert "[key removed]" in caught.value.detail
 

@@ -205,6 +205,24 @@ def test_job_of_2000_rows_with_a_service_that_fails_complete_and_paid_once(tmp_p
     assert 4 <= service.most_at_once <= 8
 
 
+def test_job_text_that_the_server_breaks_on_costs_its_own_row(db, server, monkeypatch):
+    """A 500 for one text, again and again, holds up no job, and no text is paid for twice."""
+    monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
+    refused = EmbeddingServer.refusal
+
+    def refusal(self, request):
+        if "text number 7" in request.texts:
+            return Fault(status=500, message="json: unsupported value: NaN")
+        return refused(self, request)
+
+    monkeypatch.setattr(EmbeddingServer, "refusal", refusal)
+    outcome = run_job(db, make(server))
+    assert (outcome.status, outcome.counts.embedded) == (JobStatus.FINISHED, 23)
+    [(entry_id, message)] = query(db, "select entry_id, message from _embed_failures")
+    assert (entry_id, "busy or broken (HTTP 500)" in message) == ("7", True)
+    assert server.tokens_billed == outcome.counts.tokens == 3 * 23
+
+
 def test_job_too_long_said_with_500_is_the_rows_fault_not_the_servers(db, server, monkeypatch):
     """llama-server answers so; without a look at the words the job would pause for ever."""
     said = "input is too large to process. increase the physical batch size"

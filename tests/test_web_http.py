@@ -13,6 +13,7 @@ from datasette_embed.database import sqlite3, translated
 from datasette_embed.errors import (
     BudgetExceededError,
     BusyError,
+    CallRefusedError,
     CollectionNotFoundError,
     ConfigError,
     EmbedTimeoutError,
@@ -25,6 +26,7 @@ from datasette_embed.errors import (
     ModelMismatchError,
     ModelNotAllowedError,
     ProviderError,
+    QuotaExceededError,
     ReadOnlyDatabaseError,
     SourceError,
     TextTooLongError,
@@ -200,7 +202,9 @@ def of_sqlite(message):
         (ModelMismatchError("a", "m", "n"), 409),
         (EmbedTimeoutError("m", 1), 504),
         (ProviderError("m", "no"), 502),
-        (ProviderError("m", "no", retryable=True), 503),
+        (ProviderError("m", "busy", retryable=True), 503),
+        (CallRefusedError("m", "no"), 502),
+        (QuotaExceededError("m", "empty"), 502),
         (SourceError("t", "no such column"), 400),
         (InvalidVectorError("no"), 400),
         (MissingKeyError("m"), 400),
@@ -287,6 +291,8 @@ async def test_json_view_retry_after_in_whole_seconds(make_datasette, add_plugin
             a=failing(BudgetExceededError("calls", 20, 21)),
             b=failing(waits),
             c=failing(BusyError("m")),
+            d=failing(ProviderError("m", "busy", retryable=True, retry_after_seconds=6.1)),
+            e=failing(ProviderError("m", "busy", retryable=True)),
         )
     )
     client = make_datasette().client
@@ -301,6 +307,10 @@ async def test_json_view_retry_after_in_whole_seconds(make_datasette, add_plugin
     assert (await client.get("/-/t/c")).headers["retry-after"] == "5"
     response = await client.get("/-/t/b")
     assert (response.status_code, response.headers["retry-after"]) == (429, "2")
+    response = await client.get("/-/t/d")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "7")
+    response = await client.get("/-/t/e")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "5")
 
 
 @pytest.mark.asyncio

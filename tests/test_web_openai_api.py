@@ -365,6 +365,19 @@ async def test_client_model_fails_the_reason_stays_in_the_log(
 
 
 @pytest.mark.asyncio
+async def test_client_busy_service_behind_the_model_is_503(make_datasette, counting_model):
+    """The caller is over no limit of its own, and is told when to ask again."""
+    counting_model.fails_with = ProviderError(
+        "counting", "busy", retryable=True, retry_after_seconds=0.5
+    )
+    client = (await client_of(make_datasette())).with_options(max_retries=0)
+    with pytest.raises(openai.InternalServerError) as caught:
+        await client.embeddings.create(model="counting", input="x")
+    assert (caught.value.status_code, caught.value.type) == (503, "api_error")
+    assert caught.value.response.headers["retry-after"] == "1"
+
+
+@pytest.mark.asyncio
 async def test_cross_site_form_and_cookie_refused(make_datasette, counting_model):
     """A page of another site can spend nothing in the name of somebody signed in."""
     datasette = make_datasette()

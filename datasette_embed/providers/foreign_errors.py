@@ -15,11 +15,11 @@ _PASSING = (
     "Timeout",
     "ConnectError",
     "ConnectionError",
-    "RateLimit",
-    "TooManyRequests",
     "ServiceUnavailable",
     "InternalServerError",
 )
+#: Those of them that say that there were too many calls.
+_TOO_MANY = ("RateLimit", "TooManyRequests")
 #: Parts of names of exceptions that every further call would end with.
 _LASTING = ("AuthenticationError", "Unauthorized", "Unauthenticated", "PermissionDenied")
 
@@ -30,7 +30,8 @@ def as_provider_error(model_id: str, error: Exception) -> ProviderError:
     if any(part in name for name in names for part in _LASTING):
         return CallRefusedError.from_exception(model_id, error)
     found = ProviderError.from_exception(model_id, error)
+    found.is_rate_limit = any(part in name for name in names for part in _TOO_MANY)
     found.retryable = isinstance(error, TimeoutError | ConnectionError) or any(
-        part in name for name in names for part in _PASSING
+        part in name for name in names for part in (*_PASSING, *_TOO_MANY)
     )
     return found
