@@ -3,6 +3,11 @@
 Layer 7: imports ``batch_sizes``, ``calls_in_flight``, ``errors``, ``missing``,
 ``model_calls``, ``models``, ``redaction`` and ``vectors``. Knows no connection and writes
 nothing; that is ``jobs``.
+
+A call that fails in a way that may pass is tried again. When that was in vain for long, the
+model is asked for the vector of a short text: if it has no answer to that either, it is down,
+and the run is paused; if it has, the batch is to blame, and is cut in two like one that was
+refused, until the item that fails stands alone. Too many calls are never a batch's fault.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ from .errors import (
     UnreadableTextError,
 )
 from .missing import MissingContent
-from .model_calls import embed_items
+from .model_calls import SHORT_TEXT, embed_items
 from .models import Batch, EmbeddingModel, Kind
 from .redaction import redacted
 
@@ -40,8 +45,8 @@ logger = logging.getLogger(__name__)
 #: Items of one model call and one transaction; a kill can cost those of the calls under way.
 BATCH_ITEMS = 64
 RETRIES = 8
-#: Of each half of what was tried so often in vain.
-RETRIES_OF_A_HALF = 3
+#: The same for the parts of a batch that was tried so often, whose model answers otherwise.
+RETRIES_OF_PARTS = 2
 #: Most of the first wait between two attempts, which doubles with each.
 FIRST_BACKOFF_SECONDS = 0.25
 LONGEST_BACKOFF_SECONDS = 60.0
@@ -72,38 +77,27 @@ class Stopped(Paused):
 
 
 class _Call:
-    """A batch that waits for its call, and how often it was tried in vain.
+    """A batch that waits for its call.
 
     Attributes:
         retries: how often it is tried again.
-        answers: calls that the model had answered when what is in it was first tried in vain;
-            None before.
-        then: the call to make once this one has come to its end.
+        attempt: how often it was tried in vain.
+        is_to_blame: whether the model answers, but not to this.
+        tokens: what it took to find that out.
     """
 
-    def __init__(
-        self,
-        items: list[MissingContent],
-        retries: int = RETRIES,
-        answers: int | None = None,
-        then: _Call | None = None,
-    ) -> None:
+    def __init__(self, items: list[MissingContent], retries: int = RETRIES) -> None:
         self.items = items
-        self.attempt = 0
         self.retries = retries
-        self.answers = answers
-        self.then = then
+        self.attempt = 0
+        self.is_to_blame = False
+        self.tokens = 0
 
     def halves(self) -> list[_Call]:
         """Return it cut in two, the second half first: the last of a list is called next."""
         middle = len(self.items) // 2
-        return [_Call(self.items[middle:], then=self.then), _Call(self.items[:middle])]
-
-    def halves_in_turn(self) -> _Call:
-        """Return its first half, and then the second: while a service is down one path is tried."""
-        middle = len(self.items) // 2
-        second = _Call(self.items[middle:], RETRIES_OF_A_HALF, self.answers, self.then)
-        return _Call(self.items[:middle], RETRIES_OF_A_HALF, self.answers, second)
+        retries = RETRIES_OF_PARTS if self.is_to_blame else self.retries
+        return [_Call(self.items[middle:], retries), _Call(self.items[:middle], retries)]
 
 
 #: What became of an item: its blob, or why it has none.
@@ -146,7 +140,6 @@ class BatchEmbedder:
         self._ready: list[_Call] = []
         self._delayed: list[tuple[float, int, _Call]] = []  # a heap, by when it is time
         self._numbers = count()
-        self._answers = 0
         self._calls: Calls[_Call, Batch] = Calls(
             self._call_model, model.concurrency, lambda: not pause.is_set()
         )
@@ -161,15 +154,13 @@ class BatchEmbedder:
     def embed_all(self, batches: Iterator[list[MissingContent]]) -> Iterator[list[Outcome]]:
         """Yield the outcomes of calls, in the order in which they end.
 
-        A batch that fails is cut in two until the item that fails stands alone: at once, or,
-        where a later attempt may succeed, after the last one. Of a text that a service finds
-        too long the beginning is embedded.
+        Of a text that a service finds too long the beginning is embedded.
 
         Args:
             batches: asked for the next one when there is room for another call.
 
         Raises:
-            Paused: the model kept failing at everything, or the pause was set.
+            Paused: the model kept failing, or the pause was set.
             EmbedError: one that every other item would meet too.
             BaseException: what ``batches`` raised, or was given to ``stop``. In any case what
                 was called for until then is yielded first.
@@ -232,7 +223,22 @@ class BatchEmbedder:
             # It is not this batch that is too much, but all of them together.
             if error.retryable and error.retry_after_seconds:
                 self._calls.hold(error.retry_after_seconds)
+            elif error.retryable and call.attempt == call.retries:
+                call.is_to_blame = self._answers_otherwise(call, error)
             raise
+
+    def _answers_otherwise(self, call: _Call, error: ProviderError) -> bool:
+        """Return whether the model, which has failed for a batch, embeds a short text."""
+        if error.is_rate_limit or not self._model.supports_text:
+            return False
+        try:
+            answer = embed_items(
+                self._model, [SHORT_TEXT], Kind.DOCUMENT, key=self._key, retries=True
+            )
+        except EmbedError:
+            return False
+        call.tokens = answer.tokens or 0
+        return True
 
     def _wait_for_calls(self) -> list[Outcome]:
         """Return what came of the calls that have ended, after a while nothing at all."""
@@ -246,6 +252,7 @@ class BatchEmbedder:
 
     def _outcomes(self, call: _Call, answer: Batch | BaseException) -> list[Outcome]:
         """Return what came of a call; none where it is tried again, or ends the run."""
+        self.tokens += call.tokens
         try:
             if isinstance(answer, BaseException):
                 raise answer
@@ -257,57 +264,29 @@ class BatchEmbedder:
             self._log_detail(error)
             self.stop(Paused(first_line(error)))
         except (ProviderError, InvalidVectorError) as error:
-            if isinstance(error, ProviderError) and error.retryable:
-                return self._try_again(call, error)
-            if len(call.items) > 1:
+            if isinstance(error, ProviderError) and error.retryable and not call.is_to_blame:
+                self._try_again(call, error)
+            elif len(call.items) > 1:
                 self._ready += call.halves()
             elif _is_too_long(error) and call.items[0].cut(self._model):
                 self._ready.append(call)
             else:
-                return self._blamed(call, error)
+                self._log_detail(error)
+                return [(call.items[0], error)]
         except BaseException as error:  # what the calls beside it brought is handed over first
             self.stop(error)
         else:
-            self._answers += 1
-            self._go_on(call)
             return list(zip(call.items, vectors.encode_rows(answer.vectors), strict=True))
         return []
 
-    def _try_again(self, call: _Call, error: ProviderError) -> list[Outcome]:
-        """Put a call off; if it was tried often enough, find out whether one item is to blame.
-
-        Returns:
-            What became of its one item, where the model has answered others meanwhile.
-        """
-        if call.answers is None:
-            call.answers = self._answers
-        if call.attempt < call.retries:
-            self._put_off(call, error)
-        elif len(call.items) > 1 and not error.is_rate_limit:
-            self._ready.append(call.halves_in_turn())
-        elif self._answers == call.answers:
+    def _try_again(self, call: _Call, error: ProviderError) -> None:
+        """Put a call off, or end the run if it was tried often enough."""
+        if call.attempt == call.retries:
             self._log_detail(error)
             self.stop(Paused(f"the model kept failing: {first_line(error)}"))
-        elif error.is_rate_limit:
-            self._put_off(call, error)
-        else:
-            return self._blamed(call, error)
-        return []
-
-    def _blamed(self, call: _Call, error: EmbedError) -> list[Outcome]:
-        """Return what became of the one item of a call: it cannot be embedded."""
-        self._log_detail(error)
-        self._go_on(call)
-        return [(call.items[0], error)]
-
-    def _go_on(self, call: _Call) -> None:
-        if call.then is not None:
-            self._ready.append(call.then)
-
-    def _put_off(self, call: _Call, error: ProviderError) -> None:
-        """Let a call wait for its next attempt, as long as the service asks."""
+            return
         # Full jitter, so that many waiting clients do not come back together.
-        most = FIRST_BACKOFF_SECONDS * 2.0 ** min(call.attempt, RETRIES)
+        most = FIRST_BACKOFF_SECONDS * 2.0**call.attempt
         seconds = random.uniform(0, min(LONGEST_BACKOFF_SECONDS, most))
         if error.retry_after_seconds:
             seconds = error.retry_after_seconds

@@ -15,6 +15,9 @@ from .models import Batch, EmbeddingModel, Item, Kind, Reading, caller_retries, 
 if TYPE_CHECKING:
     import numpy as np
 
+#: What a model is tried with.
+SHORT_TEXT = "a short text"
+
 
 def read_items(model: EmbeddingModel, items: Sequence[Item]) -> list[Reading]:
     """Return how long each item is, and how much of it the model does not know.

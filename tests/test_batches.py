@@ -198,36 +198,54 @@ def test_run_service_is_down_reads_no_further_and_pauses(db, monkeypatch):
         JobStatus.PAUSED,
         "the model kept failing: counting: is down",
     )
-    assert len({text for call in model.calls for text in call}) <= 8
-    assert len(model.calls) < 60
+    assert len({tuple(call) for call in model.calls}) <= 6
     assert stored(db) == {}
 
 
+@pytest.mark.parametrize("bad", [0, 16, 17, 39])
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_run_one_item_that_a_service_always_breaks_at_is_found(db, monkeypatch, concurrency):
-    """It says to try again, for ever: the job must not pause for ever, nor blame the others."""
+def test_run_item_that_breaks_the_service_every_time_is_found(db, monkeypatch, concurrency, bad):
+    """A model that answers to other texts is not down: the one item fails, no job is stuck."""
     monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
     model = ServiceModel(concurrency=concurrency, batch_size=8)
-    model.bad = {"text 17"}
+    model.bad = {f"text {bad}"}
     model.error = lambda: ProviderError("counting", "is broken", retryable=True)
     outcome = run_job(db, model)
     assert (outcome.status, outcome.counts.embedded) == (JobStatus.FINISHED, 39)
-    assert query(db, "select entry_id, message from _embed_failures") == [
-        ("17", "counting: is broken")
-    ]
-    assert stored(db) == expected([row for row in ROWS if row[0] != 17])
+    assert stored(db) == expected([row for row in ROWS if row[0] != bad])
+    found = query(db, "select entry_id, message from _embed_failures")
+    assert found == [(str(bad), "counting: is broken")]
+    # Nine attempts of eight items, then three of four, of two and of one; a short text after each.
+    tried = [call for call in model.calls if f"text {bad}" in call]
+    assert [len(call) for call in tried] == [8] * 9 + [4] * 3 + [2] * 3 + [1] * 3
+    assert model.calls.count(["a short text"]) == 4
 
 
-def test_run_limit_of_calls_blames_no_item(db, monkeypatch):
-    """A call that has no luck waits on while others have, and is not cut into more calls."""
+def test_run_item_that_breaks_the_service_alone_fails(tmp_path, monkeypatch):
+    """Where there is nothing else to compare with, the short text tells."""
     monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
-    model = ServiceModel(concurrency=2, batch_size=8)
-    too_many = ProviderError("counting", "too many calls", retryable=True, is_rate_limit=True)
-    model.script = [None, *[too_many] * 8, None, *[too_many] * 8]
+    path = make_docs(tmp_path / "one.db", [(1, "poison")])
+    model = ServiceModel(concurrency=1)
+    model.bad = {"poison"}
+    model.error = lambda: ProviderError("counting", "is broken", retryable=True)
+    outcome = run_job(path, model)
+    assert (outcome.status, outcome.counts.failed) == (JobStatus.FINISHED, 1)
+    assert model.calls == [["poison"]] * 9 + [["a short text"]]
+
+
+@pytest.mark.parametrize("limit", [{"is_rate_limit": True}, {"retry_after_seconds": 1e-9}])
+def test_run_too_many_calls_are_no_items_fault(db, monkeypatch, limit):
+    """The run pauses, and nothing more is sent to a service that wants less."""
+    monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
+    model = ServiceModel(concurrency=1, batch_size=40)
+    model.script = [ProviderError("counting", "too many", retryable=True, **limit)] * 9
     outcome = run_job(db, model)
-    assert (outcome.status, outcome.counts.failed) == (JobStatus.FINISHED, 0)
-    assert {len(call) for call in model.calls} == {8}
-    assert stored(db) == expected(ROWS)
+    assert (outcome.status, outcome.reason) == (
+        JobStatus.PAUSED,
+        "the model kept failing: counting: too many",
+    )
+    assert [len(call) for call in model.calls] == [40] * 9
+    assert query(db, "select * from _embed_failures") == []
 
 
 def test_run_one_bad_item_among_calls_at_once_is_found(db):

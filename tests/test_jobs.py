@@ -469,21 +469,19 @@ def test_run_retryable_errors_wait_as_asked_then_go_on(db, model):
 
 
 def test_run_retryable_errors_go_on_for_ever_paused(db, model, monkeypatch):
-    """After nine attempts, and a look at its halves, the run is paused and goes on later."""
+    """After nine attempts the run is paused, and the same job goes on later."""
     monkeypatch.setattr("random.uniform", lambda low, high: high)
-    model.script = [busy() for _ in range(100)]
+    model.script = [busy() for _ in range(10)]
     pause = PauseThatNeverWaits()
     outcome = run_job(db, model, pause=pause)
     assert (outcome.status, outcome.reason) == (
         JobStatus.PAUSED,
         "the model kept failing: counting: busy",
     )
-    assert [len(call) for call in model.calls[:10]] == [len(ROWS)] * 9 + [len(ROWS) // 2]
-    assert (len(model.calls) < 30, failures(db)) == (True, [])
+    # The last call is of a text that is nobody's, to see whether the model answers at all.
+    assert (len(model.calls), model.calls[-1], failures(db)) == (10, ["a short text"], [])
     # Twice as long each time; of the last wait a step, and the rest.
-    assert pause.waits[:9] == pytest.approx([0.25, 0.5, 1, 2, 4, 8, 16, 20, 12], abs=0.2)
-    assert max(pause.waits[9:]) <= 1
-    model.script = []
+    assert pause.waits == pytest.approx([0.25, 0.5, 1, 2, 4, 8, 16, 20, 12], abs=0.2)
     again = run_job(db, model)
     assert (again.status, again.job.id) == (JobStatus.FINISHED, outcome.job.id)
     assert stored(db) == expected(ROWS)

@@ -220,7 +220,8 @@ def test_job_text_that_the_server_breaks_on_costs_its_own_row(db, server, monkey
     assert (outcome.status, outcome.counts.embedded) == (JobStatus.FINISHED, 23)
     [(entry_id, message)] = query(db, "select entry_id, message from _embed_failures")
     assert (entry_id, "busy or broken (HTTP 500)" in message) == ("7", True)
-    assert server.tokens_billed == outcome.counts.tokens == 3 * 23
+    asked = server.texts.count("a short text")
+    assert server.tokens_billed == outcome.counts.tokens == 3 * (23 + asked)
 
 
 def test_job_too_long_said_with_500_is_the_rows_fault_not_the_servers(db, server, monkeypatch):

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ..errors import ConfigError, DimensionMismatchError, EmbedError, MissingKeyError
-from ..model_calls import embed_items
+from ..model_calls import SHORT_TEXT, embed_items
 from ..model_entries import (
     COMMON_OPTIONS,
     CONFIG_ONLY_OPTIONS,
@@ -28,8 +28,6 @@ from ..registry import Registry, get_registry
 from ..settings import models_file
 from .output import say
 
-#: What a model is tried with.
-SHORT_TEXT = "a short text"
 #: Providers whose models may be folders.
 _FOLDERS = ("onnx", "sentence-transformers")
 
