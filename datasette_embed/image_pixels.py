@@ -29,6 +29,9 @@ PIXEL_BYTES = 4
 #: Pixels of one strip.
 _STRIP_PIXELS = 1_000_000
 
+#: Tags of TIFF (TIFF 6.0, section 15).
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+
 Convert = Callable[[Any], Any]
 
 
@@ -40,6 +43,19 @@ def decoding_bytes(image: Any) -> int:
     if image.format in ("JPEG", "MPO"):
         return 2 * len(image.getbands()) if image.info.get("progressive") else 1
     return _DECODING_BYTES.get(str(image.format), PIXEL_BYTES)
+
+
+def decoded_pixels(image: Any) -> int:
+    """Return how many pixels an opened image has while it is decoded.
+
+    A TIFF may be cut into tiles that are larger than it is itself, each decoded as a whole.
+    """
+    pixels = int(image.width * image.height)
+    if image.format != "TIFF":
+        return pixels
+    sides = (image.tag_v2.get(tag) for tag in (_TILE_WIDTH, _TILE_LENGTH))
+    across, down = (side if isinstance(side, int) else 0 for side in sides)
+    return max(pixels, across * down)
 
 
 def readable_formats() -> list[str]:
@@ -63,7 +79,7 @@ def has_more_pixels(blob: bytes, most: int) -> bool:
         return False
     try:
         with Image.open(BytesIO(blob), formats=readable_formats()) as image:
-            return image.width * image.height > most
+            return decoded_pixels(image) > most
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return True
     except Exception:  # a reader may raise anything about a stranger's bytes

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from datasette_embed.errors import UnreadableTextError
 from datasette_embed.image_pixels import (
     MOST_PIXELS_FROM_OUTSIDE,
     decoding_bytes,
@@ -191,6 +194,29 @@ def test_has_more_pixels_by_the_header():
 
 
 # -- thumbnails ------------------------------------------------------------------------
+
+
+def tiled(side: int, tile: tuple[int, int]) -> bytes:
+    """Return a grey TIFF of one tile, which may be larger than it is (TIFF 6.0, section 15)."""
+    data = zlib.compress(bytes(tile[0] * tile[1]))
+    tags = [(256, side), (257, side), (258, 8), (259, 8), (262, 1), (277, 1)]
+    tags += [(322, tile[0]), (323, tile[1])]
+    start = 8 + 2 + 12 * (len(tags) + 2) + 4
+    tags += [(324, start), (325, len(data))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+
+
+def test_tiles_of_a_tiff_count_as_they_are_decoded():
+    """16 x 16 pixels may be 50 kB that take half a gigabyte."""
+    fine, bomb = tiled(16, (16, 16)), tiled(16, (32768, 2048))
+    assert read_image(fine, "m").size == (16, 16)
+    assert thumbnails._thumbnail(fine) is not None
+    assert has_more_pixels(bomb, MOST_PIXELS_FROM_OUTSIDE)
+    assert not has_more_pixels(fine, MOST_PIXELS_FROM_OUTSIDE)
+    with pytest.raises(UnreadableTextError, match="in such large tiles is too large"):
+        read_image(bomb, "m")
+    assert thumbnails._thumbnail(bomb) is None
 
 
 def shown(file: bytes) -> Any:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import MissingDependencyError, UnreadableTextError
 from ..image_pixels import (
     PIXEL_BYTES,
+    decoded_pixels,
     decoding_bytes,
     has_levels,
     in_strips,
@@ -151,8 +152,10 @@ def _check_size(opened: Any, model_id: str) -> None:
     else:  # what is decoded, and what is made of it
         needed = max(needed, PIXEL_BYTES + PIXEL_BYTES / factor**2)
     most = min(MOST_PIXELS, int(MOST_BYTES / needed))
-    if width * height > most:
-        raise _too_large(model_id, most, f" of {width:,} x {height:,} pixels")
+    if decoded_pixels(opened) > most:
+        is_large = width * height > most
+        size = f" of {width:,} x {height:,} pixels" if is_large else " in such large tiles"
+        raise _too_large(model_id, most, size)
     if max(width, height) > LONGEST_RATIO * min(width, height):
         raise UnreadableTextError(
             model_id,

@@ -20,6 +20,7 @@ from typing import Any
 
 from ..image_pixels import (
     MOST_PIXELS_FROM_OUTSIDE,
+    decoded_pixels,
     decoding_bytes,
     has_levels,
     in_strips,
@@ -109,7 +110,7 @@ def _thumbnail(data: bytes) -> Picture | None:
     decoder = _DECODERS[str(find_image_type(data))]
     try:
         with Image.open(io.BytesIO(data), formats=[decoder]) as image:
-            pixels = image.width * image.height
+            pixels = decoded_pixels(image)
             if pixels > MOST_PIXELS or pixels * decoding_bytes(image) > MOST_BYTES:
                 return None
             # Lets the decoder of JPEG leave out what will not be seen.
