@@ -75,6 +75,22 @@ class Entries:
                 (collection_id, *asked),
             )
 
+    def iter_cuts(
+        self, collection_id: int, digests: Sequence[bytes]
+    ) -> Iterator[tuple[bytes, int, int]]:
+        """Yield (content hash, tokens, tokens lost) of entries that were embedded in part."""
+        if not schema.has_table(self.conn, "_embed_warnings"):
+            return
+        for start in range(0, len(digests), MOST_PARAMETERS):
+            asked = digests[start : start + MOST_PARAMETERS]
+            yield from self.conn.execute(
+                "select e.content_hash, w.tokens, w.tokens_lost from embeddings as e"
+                " join _embed_warnings as w on w.collection_id = e.collection_id"
+                " and w.entry_id = e.id and w.warning = ? where +e.collection_id = ?"
+                f" and e.content_hash in ({', '.join('?' * len(asked))})",
+                (EntryWarning.TRUNCATED, collection_id, *asked),
+            )
+
     def get_embedding(self, collection: CollectionRecord, entry_id: str) -> bytes:
         """Return the stored blob of one entry; an empty one where no BLOB is stored.
 

@@ -111,6 +111,7 @@ class EntryWriter:
         with self._lock:
             hashes = [item.content_hash for item in missing]
             blobs = self._known.find(hashes, self._collection.dimensions)
+            self._known.recall_cuts((i for i in missing if i.content_hash in blobs), self._model)
         blobs |= self._embed([item for item in missing if item.content_hash not in blobs], key)
         with self._lock, patient(self._store.conn), write_transaction(self._store.conn):
             self._check_still_there()

@@ -262,6 +262,7 @@ class JobRun:
         reused = self._known.find(
             (item.content_hash for item in missing), self.collection.dimensions
         )
+        self._known.recall_cuts((i for i in missing if i.content_hash in reused), self.model)
 
         def write() -> None:
             self._known.set_aside(blanked + [i for item in missing for i in item.entry_ids])

@@ -66,9 +66,11 @@ class MissingContent:
         content = self.content
         if not isinstance(content, str) or len(content) <= SHORTEST_CUT:
             return False
+        data = content.encode("utf-8", "replace")
         # A model whose tokens are estimated has sent no more than that already.
-        sent = min(len(content), 4 * (model.max_tokens or len(content)))
-        self.cut_to = max(SHORTEST_CUT, int(sent * CUT))
+        sent = min(len(data), 4 * (model.max_tokens or len(data)))
+        left = data[: int(sent * CUT)].decode("utf-8", "ignore")
+        self.cut_to = max(SHORTEST_CUT, len(left))
         return True
 
     def new_entries(self, blob: bytes, model: EmbeddingModel, *, store: bool) -> list[NewEntry]:
@@ -216,13 +218,28 @@ class KnownVectors:
                     found[digest] = blob
         return found
 
+    def recall_cuts(self, reused: Iterable[MissingContent], model: EmbeddingModel) -> None:
+        """Mark the texts of which a service took only the beginning when they were embedded.
+
+        A model that counts exactly is told no more than what it reads.
+        """
+        items = {} if model.counts_exactly else {item.content_hash: item for item in reused}
+        found = list(self._store.iter_cuts(self._collection_id, list(items)))
+        for digest in items if self._has_replaced else ():
+            found += self._select_replaced("content_hash, tokens, tokens_lost", digest)
+        for digest, tokens, lost in found:
+            if tokens and lost:
+                whole = len(items[digest].rows[0].content)
+                items[digest].cut_to = max(1, int(whole * (1 - lost / tokens)))
+
     def set_aside(self, entry_ids: Sequence[str]) -> None:
         """Keep the vectors of entries that are about to be replaced or deleted."""
         conn = self._store.conn
         # Each time, for a transaction that was undone has taken the table with it.
         conn.execute(
             "create temp table if not exists _embed_replaced (collection_id integer,"
-            " content_hash blob, embedding blob, primary key (collection_id, content_hash))"
+            " content_hash blob, embedding blob, tokens integer, tokens_lost integer,"
+            " primary key (collection_id, content_hash))"
         )
         if not self._has_table:
             # Left over from an earlier run. Not dropped, which SQLite refuses while the
@@ -231,17 +248,22 @@ class KnownVectors:
             self._has_table = True
         replaced = conn.execute(
             "insert or ignore into temp._embed_replaced"
-            " select collection_id, content_hash, embedding"
-            " from embeddings where collection_id = ? and content_hash is not null"
-            " and id in (select value from json_each(?))",
-            (self._collection_id, json.dumps(entry_ids)),
+            " select e.collection_id, e.content_hash, e.embedding, w.tokens, w.tokens_lost"
+            " from embeddings as e left join _embed_warnings as w"
+            " on w.collection_id = e.collection_id and w.entry_id = e.id and w.warning = ?"
+            " where e.collection_id = ? and e.content_hash is not null"
+            " and e.id in (select value from json_each(?))",
+            (EntryWarning.TRUNCATED, self._collection_id, json.dumps(entry_ids)),
         )
         self._has_replaced = self._has_replaced or replaced.rowcount > 0
 
     def _iter_set_aside(self, digest: bytes) -> Iterator[Any]:
-        rows = self._store.conn.execute(
-            "select embedding from temp._embed_replaced"
+        yield from (row[0] for row in self._select_replaced("embedding", digest))
+
+    def _select_replaced(self, columns: str, digest: bytes) -> list[Any]:
+        found: list[Any] = self._store.conn.execute(
+            f"select {columns} from temp._embed_replaced"
             " where collection_id = ? and content_hash = ?",
             (self._collection_id, digest),
-        )
-        yield from (row[0] for row in rows.fetchall())
+        ).fetchall()
+        return found

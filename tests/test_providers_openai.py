@@ -548,23 +548,24 @@ def test_compressed_answer_that_was_not_asked_for_is_read(server, model):
 # Tokens
 
 
-def test_estimate_short_text_never_cut_long_text_cut_and_said(server, monkeypatch):
-    """Without the vocabulary what is said to be too long is cut, and nothing else."""
+def test_estimate_cut_is_said_and_fits(server, monkeypatch, caplog):
+    """Without the vocabulary: the engine tries again with less, others send what surely fits."""
     model = make_official(server, monkeypatch)
     model.dimensions = None
-    short, long = "é" * 16_000, "word " * 7_000
+    short, long, chinese = "é" * 4095, "word " * 7_000, "字" * 8_000
     assert not model.counts_exactly
     readings = model.read([short, long])
     assert [reading.tokens > 8191 for reading in readings] == [False, True]
-    call(model, [short, long], key=KEY)
-    assert server.texts[0] == short
-    assert long.startswith(server.texts[1])
-    assert len(server.texts[1]) == 4 * 8191
+    call(model, [short, long, chinese], key=KEY)
+    assert server.texts == [short, long[: 2 * 8191], chinese[: 2 * 8191 // 3]]
+    assert caplog.text.count("a text was cut to 16382 characters, for its tokens cannot") == 1
+    embed_items(model, [long, chinese], Kind.DOCUMENT, key=KEY, retries=True)
+    assert server.texts[3:] == [long[: 4 * 8191], chinese]
 
 
 def test_estimate_cut_leaves_no_half_character():
     """A cut is one of characters, though it is measured in bytes."""
-    assert openai_tokens.cut("é€é" * 10, 3, None) == "é€é" + "é€"
+    assert openai_tokens.cut_bytes("é€é" * 10, 12) == "é€é" + "é€"
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from datasette_embed.job_records import JobStatus
 from datasette_embed.providers.openai import OpenAIModel
 from datasette_embed.sources import SourceSpec
 from tests.embedding_server import EmbeddingServer, Fault
-from tests.storage import expected, make_docs, query, run_job, stored
+from tests.storage import execute, expected, make_docs, query, run_job, stored
 
 ROWS = [(n, f"text number {n}") for n in range(24)]
 KEY = "sk-test-0123456789abcdef"
@@ -85,6 +85,22 @@ def test_job_text_too_long_embedded_by_its_beginning_and_said(db, server, is_kno
     assert lost == pytest.approx(tokens * (1 - len(sent[-1]) / len(long)), abs=2)
     assert len(sent) <= 8
     assert server.tokens_billed == 3 * len(ROWS) + len(sent[-1].split())
+    # Rows that get the same vector later, as a copy or by a move, are named like the first.
+    named = "select entry_id, warning, tokens, tokens_lost from _embed_warnings"
+    execute(db, "insert into texts select 100, body from texts where id = 99")
+    again = run_job(db, model, spec=SourceSpec(table="texts", columns=("body",)), name="texts")
+    assert again.counts.reused == 1
+    copies = {row[0]: row[1:] for row in query(db, named)}
+    assert copies.keys() == {"99", "100"}
+    assert copies["100"] == (warning, tokens, pytest.approx(lost, abs=2))
+    execute(
+        db,
+        "update texts set body = (select body from texts where id = 99) where id = 1",
+        "update texts set body = 'another' where id in (99, 100)",
+    )
+    moved = run_job(db, model, spec=SourceSpec(table="texts", columns=("body",)), name="texts")
+    assert moved.counts.reused >= 1
+    assert [row[0] for row in query(db, named)] == ["1"]
 
 
 def test_job_passing_trouble_complete_and_paid_once(db, server):

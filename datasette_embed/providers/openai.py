@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import logging
 import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +28,8 @@ from ..presets import PRESETS, Preset
 from ..prompts import known_prompts
 from . import openai_tokens
 from .openai_answers import Bounds, Call, bounds, read_answer, read_bounded, translate
+
+logger = logging.getLogger(__name__)
 
 OPENAI_URL = "https://api.openai.com/v1"
 #: Largest answer: so many bytes, and for each text as many as its numbers may take in JSON.
@@ -76,6 +79,7 @@ class OpenAIModel(EmbeddingModel):
     """
 
     requires = (("openai", ""),)
+    _has_said_cut = False
 
     def __init__(
         self,
@@ -291,14 +295,29 @@ class OpenAIModel(EmbeddingModel):
     def _fitted(self, text: str) -> str:
         """Return the text as it is sent: valid Unicode, and no longer than the model reads.
 
-        Where that is an estimate, the server may still find it too long, and says so.
+        Where tokens are estimated, the engine tries again with less of a text that the server
+        refuses. For any other caller so little is sent that it fits, and that is logged.
         """
         text = _readable(text)
         limit = self.max_tokens
         # No token is shorter than a byte.
-        if limit is None or len(text.encode()) <= limit or self._count(text) <= limit:
+        if limit is None or len(text.encode()) <= limit:
             return text
-        return openai_tokens.cut(text, limit, self._find_encoding())
+        if (encoding := self._find_encoding()) is not None:
+            is_long = openai_tokens.count(text, encoding) > limit
+            return openai_tokens.cut(text, limit, encoding) if is_long else text
+        if caller_retries.get():
+            return openai_tokens.cut_bytes(text, limit * openai_tokens.BYTES_PER_TOKEN)
+        fitted = openai_tokens.cut_bytes(text, limit * openai_tokens.SAFE_BYTES_PER_TOKEN)
+        if len(fitted) < len(text) and not self._has_said_cut:
+            self._has_said_cut = True
+            logger.warning(
+                "%s: a text was cut to %d characters, for its tokens cannot be counted here: "
+                "pip install 'datasette-embed[openai]' (said once)",
+                self.model_id,
+                len(fitted),
+            )
+        return fitted
 
     def _find_client(self) -> Any:
         """Return the one client, whose connections all calls share."""

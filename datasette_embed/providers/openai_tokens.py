@@ -20,8 +20,9 @@ ENCODING = "cl100k_base"
 LOAD_SECONDS = 20.0
 #: Bytes of a text that are counted at once: the time of one long word grows with its square.
 PIECE = 50_000
-#: Bytes of a token where the vocabulary is not there, as ``EmbeddingModel.count_tokens`` has it.
-BYTES_PER_TOKEN = 4
+#: Bytes of a token where the vocabulary is not there, as ``EmbeddingModel.count_tokens`` has it;
+#: and so few that nearly any text fits, where nobody tries again with less.
+BYTES_PER_TOKEN, SAFE_BYTES_PER_TOKEN = 4, 2
 
 _lock = threading.Lock()
 _loaded: list[Any] = []
@@ -66,14 +67,13 @@ def count(text: str, encoding: Any) -> int:
     return sum(len(encoding.encode_ordinary(piece)) for piece in pieces)
 
 
-def cut(text: str, most_tokens: int, encoding: Any | None) -> str:
-    """Return the beginning of a text, which has more than this many tokens.
+def cut_bytes(text: str, most_bytes: int) -> str:
+    """Return the beginning of a text of no more bytes, and no half character."""
+    return text.encode("utf-8", "replace")[:most_bytes].decode("utf-8", "ignore")
 
-    With the vocabulary exactly so many tokens, else about so many.
-    """
-    if encoding is None:
-        allowed = text.encode("utf-8", "replace")[: most_tokens * BYTES_PER_TOKEN]
-        return allowed.decode("utf-8", "ignore")
+
+def cut(text: str, most_tokens: int, encoding: Any) -> str:
+    """Return the beginning of a text, which has more than this many tokens: exactly so many."""
     # No token of this vocabulary is longer than 128 bytes.
     tokens = encoding.encode_ordinary(text[: most_tokens * 128])[:most_tokens]
     while True:
