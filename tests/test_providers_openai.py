@@ -556,7 +556,7 @@ def test_estimate_cut_is_said_and_fits(server, monkeypatch, caplog):
     assert not model.counts_exactly
     readings = model.read([short, long])
     assert [reading.tokens > 8191 for reading in readings] == [False, True]
-    call(model, [short, long, chinese], key=KEY)
+    embed_items(model, [short, long, chinese], Kind.DOCUMENT, key=KEY)
     assert server.texts == [short, long[: 2 * 8191], chinese[: 2 * 8191 // 3]]
     assert caplog.text.count("a text was cut to 16382 characters, for its tokens cannot") == 1
     embed_items(model, [long, chinese], Kind.DOCUMENT, key=KEY, retries=True)
