@@ -24,6 +24,9 @@ class ChosenRows:
         self._source = source
         self.only = only
 
+    def __str__(self) -> str:
+        return f"{self._source}, {len(self.only):,} of its rows"
+
     @property
     def path(self) -> str:
         """The file, named in errors."""

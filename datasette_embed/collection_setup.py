@@ -120,6 +120,8 @@ def check_retry(conn: sqlite3.Connection, job: JobRecord) -> CollectionRecord:
     for other in JobRecords(conn).list_unfinished(record.id):
         if other.action == WATCH and other.status is not JobStatus.RUNNING:
             continue  # it waits for changes, or for a person
+        if other.is_abandoned:
+            raise JobStateError(other.id, "interrupted", "resume it first, or cancel it")
         reason = "let it come to its end first, or cancel it"
         raise JobStateError(other.id, other.status.value, reason)
     if not FailureRecords(conn).failing_ids(record.id):

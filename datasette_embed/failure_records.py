@@ -113,16 +113,18 @@ class FailureRecords:
         ).fetchone()
         return str(row[0]) if row else None
 
-    def count_failing(self, collection_id: int) -> tuple[int, int | None]:
-        """Return how many entries of a collection could not be embedded, and the latest job."""
+    def count_failing(self, collection_id: int) -> dict[int, int]:
+        """Return ``job id -> how many entries`` of a collection could not be embedded."""
         if not schema.has_table(self.conn, "_embed_failures"):
-            return 0, None
-        count, job_id = self.conn.execute(
-            "select count(distinct entry_id), max(job_id) from _embed_failures where job_id in"
-            " (select id from _embed_jobs where collection_id = ?)",
+            return {}
+        # Of several jobs that met the same one, the last is asked.
+        rows = self.conn.execute(
+            "select job_id, count(*) from (select max(job_id) as job_id from _embed_failures"
+            " where job_id in (select id from _embed_jobs where collection_id = ?)"
+            " group by entry_id) group by 1",
             (collection_id,),
-        ).fetchone()
-        return count, job_id
+        )
+        return dict(rows.fetchall())
 
     def list_failures(
         self, job_id: int, *, after: str | None = None, limit: int | None = None

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import schema, schema_sql, vectors
 from .database import DeadlineError, deadline, sqlite3
-from .errors import OutdatedCollectionError, SourceError
+from .errors import CallRefusedError, OutdatedCollectionError, SourceError
 from .records import CollectionRecord
 from .registry import Registry
 from .sources import Source, SourceSpec
@@ -29,6 +29,7 @@ LIMIT_SECONDS = 2.0
 #: How the messages about watches begin, or end.
 WATCHED = "its watch was not set up"
 NOT_NOTED = "changes of its table are not noted"
+FILES_GONE = "the files of its model"
 ORPHANED = "that serves no collection"
 
 
@@ -68,6 +69,8 @@ def find_problems(
                 record.check_current(model)
             except OutdatedCollectionError as error:
                 yield Problem(record.name, error.reason)
+            except CallRefusedError as error:
+                yield Problem(record.name, f"{FILES_GONE} {record.model_id}: {error.reason}")
         else:
             yield Problem(
                 record.name,

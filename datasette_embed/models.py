@@ -195,6 +195,13 @@ class EmbeddingModel(ABC):
     def warm(self) -> None:  # noqa: B027
         """Load whatever the first call would have to load; a model that loads nothing need not."""
 
+    def check_there(self) -> None:  # noqa: B027
+        """Refuse a model whose files are gone, of which nobody can say which version it is.
+
+        Raises:
+            CallRefusedError: they are.
+        """
+
     def count_tokens(self, text: str) -> int:
         """Return the length of the text in tokens.
 

@@ -69,8 +69,10 @@ class CollectionRecord:
 
         Raises:
             OutdatedCollectionError: the collection holds such vectors.
+            CallRefusedError: the files of the model are gone.
         """
         if self.fingerprint not in (None, model.fingerprint):
+            model.check_there()
             raise OutdatedCollectionError(
                 self.name,
                 f"was embedded with another version of its model ({self.fingerprint}, "

@@ -88,7 +88,10 @@ def test_check_each_problem_names_what_to_run(db):
     )
     said = embed("check", db, expect=1)
     lines = said.stderr.splitlines()
-    assert "To add its model: datasette embed models register --id gone PROVIDER NAME" in lines
+    assert (
+        "To add its model: datasette embed models register --id gone PROVIDER NAME,"
+        " or install the plugin that has it" in lines
+    )
     assert (
         "docs: bring its rows back, or delete its vectors: "
         f"datasette embed collections delete {db} docs" in lines
@@ -107,7 +110,12 @@ def test_check_each_problem_names_what_to_run(db):
         # The name of a folder, of which the id does not say where it is.
         ("onnx/mine", "--id onnx/mine onnx NAME"),
         ("langchain/Chain", "--id langchain/Chain langchain NAME"),
-        ("somebody/embedding 1", "--id 'somebody/embedding 1' PROVIDER NAME"),
+        (
+            "somebody/embedding 1",
+            "--id 'somebody/embedding 1' PROVIDER NAME, or install the plugin that has it",
+        ),
+        # Never OpenAI's own service in place of somebody's server.
+        ("openai/toy", "openai toy -o base_url URL"),
     ],
 )
 def test_check_model_that_was_removed_names_its_own_provider(db, model_id, command):

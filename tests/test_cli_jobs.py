@@ -206,7 +206,8 @@ def test_jobs_retry_embeds_the_failures_only(db, counting_model):
         "delete from docs where id = 1",
     )
     calls = len(counting_model.calls)
-    embed("jobs", "retry", db, "3")
+    said = embed("jobs", "retry", db, "3").stderr
+    assert said.startswith(f"{db}: table docs: body, 1 of its rows\n")
     assert counting_model.calls[calls:] == [["three"]]
     ids = query(db, "select id from embeddings order by id")
     assert ids == [("1",), ("2",), ("3",), ("4",)]
@@ -224,6 +225,30 @@ def test_jobs_retry_beside_an_unfinished_job_refused(db):
     execute(db, "update _embed_jobs set status = 'paused' where id = 2")
     error = refused("jobs", "retry", db, "1", files=[db])
     assert error == "Job 2 is paused: let it come to its end first, or cancel it"
+    execute(
+        db,
+        "update _embed_jobs set status = 'running', owner = 'gone:1:x', heartbeat_at = ''"
+        " where id = 2",
+    )
+    error = refused("jobs", "retry", db, "1", files=[db])
+    assert error == "Job 2 is interrupted: resume it first, or cancel it"
+
+
+def test_collections_show_names_each_job_that_has_failures(db):
+    """A job shows its own alone."""
+    execute(
+        db,
+        "insert into _embed_failures select 1, id, content_hash, 'no', 1 from embeddings"
+        " where id in ('1', '2')",
+        "insert into _embed_failures select 2, id, content_hash, 'no', 2 from embeddings"
+        " where id = '2'",
+    )
+    lines = embed("collections", "show", db, "docs").stderr.splitlines()
+    assert [line for line in lines if "could not be embedded" in line] == [
+        f"1 row could not be embedded. Which, and why: datasette embed jobs show {db} {job}"
+        for job in (1, 2)
+    ]
+    assert json.loads(embed("collections", "show", db, "docs", "--json").stdout)["failed"] == 2
 
 
 def test_jobs_foreign_tables_refused(tmp_path):

@@ -440,7 +440,11 @@ async def test_search_by_an_image_without_pillow_shows_no_copy(site, no_pillow):
             400,
             "Choose one image: several were sent",
         ),
-        ({"image": ("a.png", PHOTOS[1] + bytes(11_000_000))}, 413, "longer than 10,585,760 bytes"),
+        (
+            {"image": ("a.png", PHOTOS[1] + bytes(11_000_000))},
+            413,
+            "larger than 10,485,760 bytes: make it",
+        ),
     ],
 )
 async def test_search_by_no_image_says_so_beside_the_field(

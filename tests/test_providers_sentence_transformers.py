@@ -25,6 +25,7 @@ from datasette_embed.models_file import add_model_entry
 from datasette_embed.providers.load_failures import load_failure
 from datasette_embed.providers.opening import open_model
 from datasette_embed.providers.sentence_transformers import SentenceTransformersModel
+from datasette_embed.records import CollectionRecord
 from datasette_embed.registry import forget_registries, get_registry
 from tests.checkpoints import modules, write_bert
 from tests.contracts import EmbeddingModelContract
@@ -467,6 +468,16 @@ def test_sentence_transformers_fingerprint_stays_when_the_folder_is_moved(folder
     (tmp_path / "elsewhere").mkdir()
     moved = folder.rename(tmp_path / "elsewhere" / "mini")
     assert fingerprint(str(moved)) == before
+
+
+def test_sentence_transformers_folder_that_is_gone_is_no_other_version(folder, tmp_path):
+    """Nothing is to be embedded again because a disk is not there."""
+    model = SentenceTransformersModel(str(folder), model_id="mini")
+    record = CollectionRecord.new("c", model, dimensions=4)
+    record.check_current(model)
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(CallRefusedError, match="its folder is not there"):
+        record.check_current(SentenceTransformersModel(str(folder), model_id="mini"))
 
 
 def test_sentence_transformers_registering_reads_nothing_of_the_folder(folder, monkeypatch):

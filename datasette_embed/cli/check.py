@@ -14,7 +14,15 @@ import click
 
 from ..amounts import rows_text
 from ..database import open_database, sqlite3, write_transaction
-from ..health import NOT_NOTED, ORPHANED, WATCHED, Problem, find_problems, mark_for_repair
+from ..health import (
+    FILES_GONE,
+    NOT_NOTED,
+    ORPHANED,
+    WATCHED,
+    Problem,
+    find_problems,
+    mark_for_repair,
+)
 from ..model_entries import PROVIDERS
 from ..presets import PRESETS
 from ..records import CollectionRecord
@@ -121,6 +129,8 @@ def _remedies(db: str, problem: Problem, records: dict[str, CollectionRecord]) -
     elif problem.message.startswith((WATCHED, NOT_NOTED)):
         yield f"To watch it from here: {command_text('watch', db, name)}"
         yield f"To end its watch: {command_text('unwatch', db, name)}"
+    elif problem.message.startswith(FILES_GONE):
+        yield f"{name}: bring them back, or register the model from where they are now"
     elif problem.message.startswith("its model"):
         yield f"To add its model: {_registering(records[name].model_id)}"
     elif problem.message.startswith("its rows"):
@@ -137,7 +147,13 @@ def _registering(model_id: str) -> str:
     of its own nothing.
     """
     provider, _, name = model_id.partition("/")
+    if provider == "openai" and name:
+        # Without its address the texts would go to OpenAI's own service.
+        return f"{command_text('models register', provider, name)} -o base_url URL"
     if provider in PRESETS or (provider in PROVIDERS and "/" in name):
         return command_text("models register", provider, name)
-    provider = provider if name and provider in PROVIDERS else "PROVIDER"
-    return command_text("models register", provider, "NAME", id=model_id)
+    is_told = name and provider in PROVIDERS
+    command = command_text(
+        "models register", provider if is_told else "PROVIDER", "NAME", id=model_id
+    )
+    return command if is_told else f"{command}, or install the plugin that has it"

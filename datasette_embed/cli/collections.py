@@ -87,10 +87,10 @@ def show(db: str, name: str, number: int, as_json: bool) -> None:
         named = {w: store.list_warnings(record.id, w, number) for w in counts}
         unfinished = JobRecords(conn).find_unfinished(record.id)
         job = unfinished and {"id": unfinished.id, "status": status_text(unfinished)}
-        failed, failed_job = FailureRecords(conn).count_failing(record.id)
+        failing = FailureRecords(conn).count_failing(record.id)
     if as_json:
         described["unfinished_job"] = job
-        described["failed"] = failed
+        described["failed"] = sum(failing.values())
         described["warnings"] = {
             warning.value: {
                 "count": counts[warning],
@@ -106,10 +106,10 @@ def show(db: str, name: str, number: int, as_json: bool) -> None:
         print_line(f"{key}: {'unknown' if value is None else value}")
     if job:
         say(f"Job {job['id']} is {job['status']}: {command_text('jobs show', db, job['id'])}")
-    if failed:
+    for job_id, count in failing.items():
         say(
-            f"{rows_text(failed)} could not be embedded. Which, and why: "
-            f"{command_text('jobs show', db, failed_job)}"
+            f"{rows_text(count)} could not be embedded. Which, and why: "
+            f"{command_text('jobs show', db, job_id)}"
         )
     for warning, rows in named.items():
         click.echo(f"\n{rows_text(counts[warning])} {_MEANINGS[warning]}")

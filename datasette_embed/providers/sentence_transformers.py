@@ -125,6 +125,15 @@ class SentenceTransformersModel(EmbeddingModel):
             found += f"+{hashlib.sha256(known.document.encode()).hexdigest()[:8]}"
         return found
 
+    def check_there(self) -> None:
+        """Refuse a folder that is not there.
+
+        Raises:
+            CallRefusedError: only its ``detail`` holds the path.
+        """
+        if is_path(self.model):
+            check_folder(self.model_id, Path(os.path.expanduser(self.model)))
+
     def embed_batch(
         self, items: list[Item], *, kind: Kind = Kind.DOCUMENT, key: str | None = None
     ) -> Batch | Iterable[Sequence[float]]:
@@ -243,8 +252,7 @@ class SentenceTransformersModel(EmbeddingModel):
         """Return the loaded model; the caller holds the lock."""
         if self._loaded is None:
             loader = import_loader(self.model_id)
-            if is_path(self.model):
-                check_folder(self.model_id, Path(os.path.expanduser(self.model)))
+            self.check_there()
             try:
                 options: dict[str, Any] = {
                     "device": self.device,

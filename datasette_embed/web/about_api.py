@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import access, compat, schema
 from ..database import sqlite3
-from ..errors import OutdatedCollectionError, SourceError, UnknownModelError
+from ..errors import CallRefusedError, OutdatedCollectionError, SourceError, UnknownModelError
 from ..models import EmbeddingModel
 from ..records import CollectionRecord, EntryWarning
 from ..sources import SourceSpec
@@ -112,7 +112,7 @@ async def _about_model(
     try:
         record.check_current(model)
         is_current = True
-    except OutdatedCollectionError:
+    except (OutdatedCollectionError, CallRefusedError):
         is_current = False
     return {
         **about,

@@ -54,8 +54,14 @@ async def uploaded_image(request: Request, datasette: Datasette) -> Upload:
         RequestError: there is none, there are several, or it is none; as ``read_body``.
     """
     # The form itself is a little longer than the image in it.
-    most_bytes = get_settings(datasette).max_image_bytes + FORM_BYTES
-    body = await read_body(request, datasette, most_bytes)
+    most_bytes = get_settings(datasette).max_image_bytes
+    try:
+        body = await read_body(request, datasette, most_bytes + FORM_BYTES)
+    except RequestError as error:
+        if error.status != 413:
+            raise
+        message = f"The image is larger than {most_bytes:,} bytes: make it smaller"
+        raise RequestError(message, error.status, error.headers) from error
     parts = parse_parts(request.headers.get("content-type", ""), body)
     _refuse_without_token(request, datasette, parts)
     files = [part for part in parts if part.name == FIELD]
