@@ -228,7 +228,12 @@ def test_remove_by_an_alias_of_the_users_own(llm_folder):
     forget_registries()
     embed("models", "alias", "mine", "ollama/nomic-embed-text")
     forget_registries()
-    assert "Removed ollama/nomic-embed-text" in embed("models", "remove", "mine").stderr
+    embed("models", "default", "mine")
+    said = embed("models", "remove", "mine").stderr
+    assert "Removed ollama/nomic-embed-text" in said
+    # What would name a model that is not there is said, and is LLM's too.
+    assert "It was the default model" in said
+    assert "It leaves an alias: datasette embed models alias --remove mine" in said
 
 
 def test_register_openais_own_model_is_there_already():

@@ -334,6 +334,8 @@ def test_busy_retryable_with_the_wait_it_asks_for(server, model, headers, second
         call(model)
     assert caught.value.retryable
     assert caught.value.retry_after_seconds == seconds
+    is_long = str(caught.value).endswith(("retry in 60 min", "retry in 1 h"))
+    assert is_long is (asked == "DATE 3600")
     assert len(server.requests) == 1
 
 

@@ -26,7 +26,7 @@ from .arguments import as_json
 from .export_onnx import export_onnx_command
 from .models_register import register
 from .models_show import show
-from .output import print_json, print_line, say
+from .output import command_text, print_json, print_line, say
 
 
 @click.group(cls=DefaultGroup, default="list", default_if_no_args=True)
@@ -129,6 +129,12 @@ def remove(name: str) -> None:
             raise
         model_id = _remove_holder(name, holder)
     say(f"Removed {model_id}. Collections made with it can still be read in SQL.")
+    if get_default_embedding_model() in (name, model_id):
+        say(
+            "It was the default model. To have none: datasette embed models default --remove-default"
+        )
+    for alias in (alias for alias, target in read_aliases().items() if target == model_id):
+        say(f"It leaves an alias: datasette embed models alias {alias} --remove")
 
 
 def _remove_holder(name: str, holder: EmbeddingModel) -> str:

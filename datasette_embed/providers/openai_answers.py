@@ -1,8 +1,8 @@
 """Answers of a server that speaks OpenAI's protocol: bounded bodies, vectors, errors of ours.
 
-Layer 3: imports ``errors``. Nothing a server sends is trusted: a body is read up to a bound
-in bytes and in seconds, compressed or not; what it says of an error goes only into the detail of
-ours. Which requests are made belongs to ``openai``.
+Layer 3: imports ``amounts`` and ``errors``. Nothing a server sends is trusted: a body is read
+up to a bound in bytes and in seconds, compressed or not; what it says of an error goes only into
+the detail of ours. Which requests are made belongs to ``openai``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from time import monotonic, time
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..amounts import duration_text
 from ..errors import (
     CallRefusedError,
     EmbedError,
@@ -229,11 +230,13 @@ def _of_status(error: Any, call: Call) -> EmbedError:
         status in (400, 422, 500) and _TOO_LONG.search(f"{error.code} {said}") is not None
     )
     if not is_too_long and (status in _RETRYABLE_STATUSES or status >= 500):
+        seconds = retry_after(error.response.headers)
+        when = "a moment" if not seconds or seconds < 10 else duration_text(seconds)
         return ProviderError(
             call.model_id,
-            **described(f"the server is busy or broken (HTTP {status}), retry in a moment"),
+            **described(f"the server is busy or broken (HTTP {status}), retry in {when}"),
             retryable=True,
-            retry_after_seconds=retry_after(error.response.headers),
+            retry_after_seconds=seconds,
             is_rate_limit=status == 429,
         )
     if call.items == 1 and is_too_long:
