@@ -130,11 +130,10 @@ def remove(name: str) -> None:
         model_id = _remove_holder(name, holder)
     say(f"Removed {model_id}. Collections made with it can still be read in SQL.")
     if get_default_embedding_model() in (name, model_id):
-        say(
-            "It was the default model. To have none: datasette embed models default --remove-default"
-        )
+        none = command_text("models default", **{"remove-default": True})
+        say(f"It was the default model. To have none: {none}")
     for alias in (alias for alias, target in read_aliases().items() if target == model_id):
-        say(f"It leaves an alias: datasette embed models alias {alias} --remove")
+        say(f"It leaves an alias: {command_text('models alias', alias, remove=True)}")
 
 
 def _remove_holder(name: str, holder: EmbeddingModel) -> str:
