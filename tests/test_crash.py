@@ -54,7 +54,7 @@ def test_create_killed_20_times_every_row_once_and_nothing_paid_twice(tmp_path):
     # Some contents come twice, so that reuse is killed as well.
     rows = [(n, f"text {n % 950}") for n in range(ROWS)]
     path, log = make_docs(tmp_path / "a.db", rows), tmp_path / "log.jsonl"
-    command = [sys.executable, "-c", RUNNER, log, str(BATCH), "embed", "create", path, "docs"]
+    command = [sys.executable, "-c", RUNNER, log, str(BATCH), "embed", "create", path, "docs", "-y"]
     command += ["--columns", "body", "--model", "counting"]
     chooser = random.Random(20)
     texts = {text for _, text in rows}

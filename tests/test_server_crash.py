@@ -81,7 +81,7 @@ class Machine:
 
     def create(self):
         """Start the command that makes the same collection, or goes on with it."""
-        create = ("embed", "create", self.path, "docs", "--columns", "body")
+        create = ("embed", "create", self.path, "docs", "--columns", "body", "--yes")
         return self.start(*create, "--model", "counting")
 
     def said(self):
