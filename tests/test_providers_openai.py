@@ -652,7 +652,8 @@ def test_preset_request_headers_and_parameters_by_kind(name, monkeypatch):
         (query, preset.query_parameters),
     ):
         assert request.path == "/v1/embeddings"
-        assert request.body.get("encoding_format", "none") == preset.encoding_format
+        asked = None if preset.encoding_format == "none" else preset.encoding_format
+        assert request.body.get("encoding_format") == asked
         assert request.body[preset.dimensions_parameter] == 4
         assert {key: request.body[key] for key in parameters} == parameters
     assert document.body["model"] == "some-passage"
