@@ -105,6 +105,15 @@ def test_multi_reads_each_format_from_a_file_and_standard_input(
 
 
 @pytest.mark.usefixtures("counting_model")
+def test_multi_and_text_never_ask(db: Path, counting_model: CountingModel) -> None:
+    """They are LLM's commands, in scripts that have no terminal."""
+    counting_model.is_local = False
+    counting_model.price_per_million_tokens = 1.0
+    embed("multi", "c", "-", "-d", db, "-m", "count", input='[{"id": 1, "text": "one"}]')
+    embed("text", "c", "2", "-d", db, "-m", "count", "-c", "two")
+    assert stored(db, "c").keys() == {"1", "2"}
+
+
 def test_multi_symbex_lines_are_embedded(db: Path) -> None:
     """The recipe of the README: the code of functions and classes."""
     multi("functions", "-", "--format", "nl", "--store", "-d", db, input=SYMBEX)
