@@ -104,7 +104,6 @@ def test_multi_reads_each_format_from_a_file_and_standard_input(
     assert query(db, "select distinct content, metadata from embeddings") == [(None, None)]
 
 
-@pytest.mark.usefixtures("counting_model")
 def test_multi_and_text_never_ask(db: Path, counting_model: CountingModel) -> None:
     """They are LLM's commands, in scripts that have no terminal."""
     counting_model.is_local = False
@@ -114,6 +113,7 @@ def test_multi_and_text_never_ask(db: Path, counting_model: CountingModel) -> No
     assert stored(db, "c").keys() == {"1", "2"}
 
 
+@pytest.mark.usefixtures("counting_model")
 def test_multi_symbex_lines_are_embedded(db: Path) -> None:
     """The recipe of the README: the code of functions and classes."""
     multi("functions", "-", "--format", "nl", "--store", "-d", db, input=SYMBEX)
